@@ -1,0 +1,25 @@
+"""All algorithms. A new one is one file here and its name in ``ALGORITHMS``."""
+
+from convc.algorithms.base import Algorithm, Site, Wish
+from convc.algorithms.dense import Outer
+from convc.algorithms.direct import Direct
+from convc.algorithms.losses import AlongClasses, Total
+from convc.algorithms.movement import Alias, Gather, Reduce
+from convc.algorithms.pointwise import Pointwise
+from convc.algorithms.pool import Pick, Scatter, Sweep
+
+ALGORITHMS: tuple[Algorithm, ...] = (
+    Direct(),
+    Sweep(),
+    Scatter(),
+    Pick(),
+    Outer(),
+    Pointwise(),
+    Alias(),
+    Gather(),
+    Reduce(),
+    AlongClasses(),
+    Total(),
+)
+
+__all__ = ["ALGORITHMS", "Algorithm", "Site", "Wish"]

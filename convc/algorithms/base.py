@@ -1,0 +1,98 @@
+"""What an algorithm is, and what it is asked about."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+import ir
+from convc.backend.target import Target
+from convc.layout import PLAIN, Layout, Pads
+from ir.loops.nodes import Scalar
+
+if TYPE_CHECKING:
+    from convc.lowering import Lowering
+
+
+@dataclass(frozen=True)
+class Site:
+    """A node in place: its op (a fused one taken apart), operand and result types, the target."""
+
+    name: str
+    op: ir.Op
+    epilogue: tuple[ir.Op, ...]
+    inputs: tuple[ir.TensorType, ...]
+    outputs: tuple[ir.TensorType, ...]
+    target: Target
+
+    @staticmethod
+    def of(graph: ir.Graph, node: ir.Node, target: Target) -> Site:
+        op, epilogue = node.op, ()
+        if isinstance(op, ir.ops.Fused):
+            op, epilogue = op.root, op.epilogue
+        types = tuple(tuple(graph.types[n] for n in names) for names in (node.inputs, node.outputs))
+        return Site(node.name, op, epilogue, types[0], types[1], target)
+
+    @property
+    def dtype(self) -> Scalar:
+        return self.outputs[0].dtype.value  # type: ignore[return-value]
+
+    @property
+    def lanes(self) -> int:
+        return self.target.lanes(self.dtype)
+
+    def shape(self, operand: int) -> tuple[int, ...]:
+        return self.inputs[operand].static_shape
+
+    @property
+    def result(self) -> tuple[int, ...]:
+        return self.outputs[0].static_shape
+
+
+@dataclass(frozen=True)
+class Wish:
+    """The layouts an algorithm reads an operand in: any of ``blocks``, with at least ``halo``.
+
+    ``exact`` wants the first block and just this halo.
+    """
+
+    blocks: tuple[int, ...] = (1,)
+    halo: Pads = ()
+    exact: bool = True
+
+    def accepts(self, layout: Layout) -> bool:
+        if self.exact:
+            return layout == Layout(self.blocks[0], self.halo)
+        pads = layout.pads(len(self.halo))
+        enough = all(
+            have[0] >= need[0] and have[1] >= need[1]
+            for have, need in zip(pads, self.halo, strict=True)
+        )
+        return layout.block in self.blocks and enough
+
+
+AS_PLAIN = Wish()
+assert AS_PLAIN.accepts(PLAIN)
+
+
+class Algorithm(Protocol):
+    """One way to compute some ops. Instances are stateless; the registry is ``ALGORITHMS``."""
+
+    name: ClassVar[str]
+    reorders_only: ClassVar[bool]
+    """True where results differ from the reference by the order of sums alone."""
+
+    def supports(self, site: Site) -> str | None:
+        """None, or the reason why this algorithm cannot compute the site's op."""
+
+    def seconds(self, site: Site) -> float:
+        """Predicted time on one thread."""
+
+    def wishes(self, site: Site) -> tuple[Wish, ...]:
+        """How each operand of the node is to be read."""
+
+    def lower(self, site: Site, into: Lowering) -> None:
+        """Append the steps that compute the node."""
+
+    def tolerance(self, site: Site) -> float:
+        """Largest error, relative to the sum of the magnitudes added, in units of 1 (not ulp)."""

@@ -1,0 +1,101 @@
+"""Direct convolution of each channel by itself, the lanes of a vector being those channels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from convc.algorithms.direct.channels import Finish
+from convc.algorithms.direct.geometry import Lines
+from convc.layout import Image
+from convc.schedule import Nest, Point, Schedule, lower, segments
+from ir.loops import Affine, Buffer, Kernel, KernelBuilder
+from ir.loops.builder import fma
+from ir.loops.nodes import Expr, Load, Scalar
+
+PIXELS = 8  # accumulators in flight: two multiply-adds a cycle, four cycles each
+
+
+def pack_kernel(dtype: Scalar, weights: Sequence[int], lanes: int) -> Kernel:
+    """Weights [C, 1, *taps] to [channel blocks, *taps, lanes]; missing lanes are zero."""
+    k = KernelBuilder("pack_depthwise")
+    w = k.read("w", dtype, tuple(weights))
+    blocks = -(-weights[0] // lanes)
+    p = k.write("packed", dtype, (blocks, *weights[2:], lanes))
+    taps = {f"m{axis}": extent for axis, extent in enumerate(weights[2:])}
+    for start, count, width in segments(weights[0], lanes):
+
+        def store(point: Point, _: Expr, first: int = start) -> tuple[Load, Expr]:
+            at = [point[t] for t in taps]
+            channel = point["c"] * lanes + point["v"] + first
+            return p[(point["c"] + first // lanes, *at, point["v"])], w[(channel, 0, *at)]
+
+        axes = {"c": count, **taps}
+        lower(k, Nest(dtype, {**axes, "v": width}, store), Schedule(("c",), vector=("v", width)))
+        if width < lanes:
+            zero = k.constant(0, dtype)
+            rest = Nest(
+                dtype,
+                {**axes, "v": lanes - width},
+                lambda pt, _, w=width: (  # type: ignore[misc]
+                    p[(blocks - 1, *(pt[t] for t in taps), pt["v"] + w)],
+                    zero,
+                ),
+            )
+            lower(k, rest, Schedule(("c",), vector=("v", lanes - width)))
+    return k.build()
+
+
+def correlate(
+    k: KernelBuilder, x: Image, w: Buffer, y: Image, lines: Lines, finish: Finish
+) -> None:
+    """Append ``y = finish(x correlated with w)``, channel by channel."""
+
+    def out_index(p: Point) -> tuple[Affine, ...]:
+        at = (line.out_at(p[f"q{a}"]) for a, line in enumerate(lines))
+        return (p["n"], p["c"], *at, p["v"])
+
+    def update(p: Point, acc: Expr) -> Expr:
+        at = (line.in_at(p[f"q{a}"], p[f"m{a}"]) for a, line in enumerate(lines))
+        where = (line.weight_at(p[f"m{a}"]) for a, line in enumerate(lines))
+        return fma(x[(p["n"], p["c"], *at, p["v"])], w[(p["c"], *where, p["v"])], acc)
+
+    lanes = x.layout.block
+    axes = {"n": x.shape[0], "c": x.blocks}
+    axes |= {f"q{a}": line.count for a, line in enumerate(lines)} | {"v": lanes}
+    box = {f"m{a}": range(line.taps) for a, line in enumerate(lines)}
+    reductions = (box,) if all(line.taps for line in lines) else ()
+    nest = Nest(
+        x.buffer.dtype,
+        axes,
+        lambda p, acc: (y[out_index(p)], finish(acc, out_index(p))),
+        update,
+        reductions,
+    )
+    last = len(lines) - 1
+    parallel = ("n", "c", *(f"q{axis}" for axis in range(last)))
+    lower(k, nest, Schedule(parallel, ((f"q{last}", PIXELS),), ("v", lanes)))
+
+
+def weight_gradient(k: KernelBuilder, g: Image, x: Image, dw: Buffer, lines: Lines) -> None:
+    """Append ``dw[c, 0, m] = sum over n, q of g[n, c, q] * x[n, c, q*s + m*d - lo]``."""
+    taps = [f"m{axis}" for axis in range(len(lines))]
+    box = {"n": range(g.shape[0])} | {f"q{a}": range(li.count) for a, li in enumerate(lines)}
+    lanes = x.layout.block
+    for start, count, width in segments(x.shape[1], lanes):
+
+        def update(p: Point, acc: Expr, first: int = start) -> Expr:
+            at = (line.in_at(p[f"q{a}"], p[f"m{a}"]) for a, line in enumerate(lines))
+            here = (p[f"q{a}"] for a in range(len(lines)))
+            block = p["c"] + first // lanes
+            return fma(g[(p["n"], block, *here, p["v"])], x[(p["n"], block, *at, p["v"])], acc)
+
+        def store(p: Point, acc: Expr, first: int = start) -> tuple[Load, Expr]:
+            channel = p["c"] * lanes + p["v"] + first
+            return dw[(channel, 0, *(p[t] for t in taps))], acc
+
+        axes = {"c": count, **{t: li.taps for t, li in zip(taps, lines, strict=True)}, "v": width}
+        nest = Nest(g.buffer.dtype, axes, store, update, (box,) if g.shape[0] else ())
+        tile = ((taps[-1], min(lines[-1].taps, PIXELS)),)
+        lower(k, nest, Schedule(("c", *taps[:-1]), tile, ("v", width)))
+
+

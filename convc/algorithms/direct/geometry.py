@@ -1,0 +1,101 @@
+"""Convolution along one axis as a correlation, the same form forward and transposed.
+
+    out[o + os*q] += in[i + is*q + it*t] * w[m + ms*t]        0 <= q < count, 0 <= t < taps
+
+The forward convolution is one such line per axis. Its transpose splits into one line per residue
+of the output position modulo the stride: each is a convolution of unit stride with every
+``stride``-th tap (Goodfellow et al. 2016, eq. 9.13, sorted by output position).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import product
+from math import gcd
+
+from convc.layout import Pads
+from ir.loops import Affine
+from ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
+
+Convolution = Conv | ConvInputGrad | ConvWeightGrad
+
+
+@dataclass(frozen=True)
+class Line:
+    """One axis: starts and steps of the output, of the input (per position, per tap), of w."""
+
+    count: int
+    taps: int
+    out: tuple[int, int]
+    input: tuple[int, int, int]
+    weight: tuple[int, int]
+
+    def out_at(self, q: Affine) -> Affine:
+        return q * self.out[1] + self.out[0]
+
+    def in_at(self, q: Affine, t: Affine) -> Affine:
+        return q * self.input[1] + t * self.input[2] + self.input[0]
+
+    def weight_at(self, t: Affine) -> Affine:
+        return t * self.weight[1] + self.weight[0]
+
+    def reach(self) -> tuple[int, int]:
+        """The first and last input position that is read."""
+        start, step, tap = self.input
+        ends = (0, tap * (self.taps - 1))
+        return start + min(ends), start + step * (self.count - 1) + max(ends)
+
+
+Lines = tuple[Line, ...]
+
+
+def forward(op: Convolution, kernel: Sequence[int], out: Sequence[int]) -> Lines:
+    """The lines of ``y = conv(x, w)``, which its weight gradient walks too."""
+    return tuple(
+        Line(count, taps, (0, 1), (-low, stride, dilation), (0, 1))
+        for count, taps, stride, dilation, (low, _) in zip(
+            out, kernel, op.stride, op.dilation, op.pads, strict=True
+        )
+    )
+
+
+def transposed(op: ConvInputGrad, kernel: Sequence[int], size: Sequence[int]) -> list[Lines]:
+    """The lines of ``x = conv_input_grad(w, g)``: one tuple for each combination of residues."""
+    axes = zip(size, kernel, op.stride, op.dilation, op.pads, strict=True)
+    return [
+        lines
+        for lines in product(*(_residues(n, k, s, d, low) for n, k, s, d, (low, _) in axes))
+        if all(line.count for line in lines)
+    ]
+
+
+def _residues(size: int, kernel: int, stride: int, dilation: int, low: int) -> list[Line]:
+    """Position a receives tap m of output j where a + low = j*stride + m*dilation."""
+    lines = []
+    step = stride // gcd(stride, dilation)
+    for first in range(min(stride, size)):
+        count = -(-(size - first) // stride)
+        meets = [m for m in range(kernel) if (first + low - m * dilation) % stride == 0]
+        start = meets[0] if meets else 0
+        lines.append(
+            Line(
+                count,
+                len(meets),
+                (first, stride),
+                ((first + low - start * dilation) // stride, 1, -(step * dilation) // stride),
+                (start, step),
+            )
+        )
+    return lines
+
+
+def halo(lines: Sequence[Lines], extents: Sequence[int]) -> Pads:
+    """How far outside an input of these extents the lines read, on each side."""
+    pads = []
+    for axis, n in enumerate(extents):
+        ends = [line[axis].reach() for line in lines if all(each.taps for each in line)]
+        low = max((-first for first, _ in ends), default=0)
+        high = max((last - n + 1 for _, last in ends), default=0)
+        pads.append((max(low, 0), max(high, 0)))
+    return tuple(pads)

@@ -1,0 +1,82 @@
+"""Direct convolution on plain data, the lanes of a vector being neighbours on the last axis.
+
+Serves any number of channels and groups; what the other forms do not take.
+"""
+
+from __future__ import annotations
+
+from convc.algorithms.direct.channels import Finish
+from convc.algorithms.direct.geometry import Lines
+from convc.layout import Image
+from convc.schedule import Nest, Point, Schedule, lower
+from ir.loops import Affine, Buffer, KernelBuilder
+from ir.loops.builder import fma
+from ir.loops.nodes import Expr, Load
+
+
+def correlate(
+    k: KernelBuilder,
+    x: Image,
+    w: Buffer,
+    y: Image,
+    groups: int,
+    lines: Lines,
+    finish: Finish,
+    lanes: int,
+    transposed: bool,
+) -> None:
+    """Append ``y = finish(x correlated with w)``; w is [K, C/groups, *taps] as given.
+
+    ``transposed`` sums over K and yields C, as the input gradient does.
+    """
+    inner, out = x.shape[1] // groups, y.shape[1] // groups
+
+    def out_index(p: Point) -> tuple[Affine | int, ...]:
+        at = (line.out_at(p[f"q{a}"]) for a, line in enumerate(lines))
+        return (p["n"], p["g"] * out + p["o"], *at, 0)
+
+    def update(p: Point, acc: Expr) -> Expr:
+        at = (line.in_at(p[f"q{a}"], p[f"m{a}"]) for a, line in enumerate(lines))
+        where = (line.weight_at(p[f"m{a}"]) for a, line in enumerate(lines))
+        source, target = p["g"] * inner + p["i"], p["g"] * out + p["o"]
+        rows = (source, p["o"]) if transposed else (target, p["i"])
+        return fma(x[(p["n"], source, *at, 0)], w[(*rows, *where)], acc)
+
+    axes = {"n": x.shape[0], "g": groups, "o": out}
+    axes |= {f"q{a}": line.count for a, line in enumerate(lines)}
+    box = {"i": range(inner)} | {f"m{a}": range(line.taps) for a, line in enumerate(lines)}
+    nest = Nest(
+        x.buffer.dtype,
+        axes,
+        lambda p, acc: (y[out_index(p)], finish(acc, out_index(p))),  # type: ignore[arg-type]
+        update,
+        (box,) if all(line.taps for line in lines) else (),
+    )
+    last = len(lines) - 1
+    rows = (("q0", 2),) if last else ()
+    parallel = ("n", "g", "o", *(f"q{axis}" for axis in range(last)))
+    lower(k, nest, Schedule(parallel, (*rows, ("o", 4)), (f"q{last}", lanes)))
+
+
+def weight_gradient(
+    k: KernelBuilder, g: Image, x: Image, dw: Buffer, groups: int, lines: Lines
+) -> None:
+    """Append ``dw[k, c, m] = sum over n, q of g[n, k, q] * x[n, c, q*s + m*d - lo]``, unvectorised."""
+    out, inner = g.shape[1] // groups, x.shape[1] // groups
+    taps = {f"m{axis}": line.taps for axis, line in enumerate(lines)}
+
+    def update(p: Point, acc: Expr) -> Expr:
+        at = (line.in_at(p[f"q{a}"], p[f"m{a}"]) for a, line in enumerate(lines))
+        here = (p[f"q{a}"] for a in range(len(lines)))
+        above, below = p["g"] * out + p["o"], p["g"] * inner + p["i"]
+        return fma(g[(p["n"], above, *here, 0)], x[(p["n"], below, *at, 0)], acc)
+
+    def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
+        return dw[(p["g"] * out + p["o"], p["i"], *(p[t] for t in taps))], acc
+
+    box = {"n": range(g.shape[0])} | {f"q{a}": range(li.count) for a, li in enumerate(lines)}
+    axes = {"g": groups, "o": out, "i": inner, **taps}
+    nest = Nest(g.buffer.dtype, axes, store, update, (box,) if g.shape[0] else ())
+    last = f"m{len(lines) - 1}"
+    tile = (("i", 2), (last, min(lines[-1].taps, 4)))
+    lower(k, nest, Schedule(("g", "o", "i"), tile))

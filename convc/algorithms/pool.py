@@ -1,0 +1,232 @@
+"""Pooling on blocked images: the lanes of a vector are channels, each pooled by itself.
+
+Padding cells are absent, so windows are clipped. Output positions are cut into a border, where
+each cell is tested, and an interior, where the tests are known to hold and disappear.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from math import prod
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from convc.algorithms.base import Site, Wish
+from convc.layout import Image, clear, zero_halo
+from convc.schedule import Nest, Point, Schedule, lower
+from ir.loops import Affine, Buffer, KernelBuilder
+from ir.loops.builder import call, maximum, select
+from ir.loops.nodes import Expr, Load, Position
+from ir.ops import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
+from ir.ops.pool import PoolAttributes
+
+if TYPE_CHECKING:
+    from convc.lowering import Lowering, Stored
+
+UNROLLED = 16  # windows up to this many cells are unrolled
+
+
+class _Windows:
+    """Common to the pooling algorithms: operands and results in blocks of channels."""
+
+    reorders_only: ClassVar[bool] = True
+    ops: ClassVar[tuple[type, ...]]
+
+    def supports(self, site: Site) -> str | None:
+        names = ", ".join(op.name for op in self.ops)
+        return None if isinstance(site.op, self.ops) else f"only for {names}"
+
+    def seconds(self, site: Site) -> float:
+        cost = site.op.cost(*site.inputs)
+        return max(cost.flops / 20e9, cost.bytes / 10e9)
+
+    def tolerance(self, site: Site) -> float:
+        return 1e-5 if site.dtype == "f32" else 1e-12
+
+    def wishes(self, site: Site) -> tuple[Wish, ...]:
+        return (Wish((site.lanes,), exact=False),) * len(site.inputs)
+
+
+class Sweep(_Windows):
+    """Each output reduces its window: forward max and average pooling."""
+
+    name: ClassVar[str] = "sweep"
+    ops = (MaxPool, AveragePool)
+
+    def lower(self, site: Site, into: Lowering) -> None:
+        op = site.op
+        assert isinstance(op, PoolAttributes)
+        source, result = into.read(0), into.write(site.lanes)
+        k = KernelBuilder(op.name)
+        x = source.image(k, "x")
+        average = isinstance(op, AveragePool)
+        extra = [cell_counts(site, op, source.shape[2:], into)] if average else []
+        counts = [k.read("cells", site.dtype, site.result[2:]) for _ in extra]
+        y = result.image(k, "y", write=True)
+        rank = len(x.shape) - 2
+
+        def update(p: Point, acc: Expr) -> Expr:
+            at = (cell(op, p, axis) for axis in range(rank))
+            value = x[(p["n"], p["c"], *at, p["v"])]
+            return acc + value if average else maximum(acc, value)
+
+        def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
+            at = tuple(p[f"q{axis}"] for axis in range(rank))
+            target = y[(p["n"], p["c"], *at, p["v"])]
+            return target, acc / counts[0][at] if average else acc
+
+        axes = {"n": x.shape[0], "c": x.blocks}
+        axes |= {f"q{a}": border_cuts(op, a, n, x.shape[a + 2])
+                 for a, n in enumerate(site.result[2:])}  # fmt: skip
+        nest = Nest(
+            site.dtype, axes | {"v": site.lanes}, store, update,
+            ({f"m{axis}": range(extent) for axis, extent in enumerate(op.window)},),
+            0.0 if average else -np.inf,
+            lambda p: [(cell(op, p, axis), x.shape[axis + 2]) for axis in range(rank)],
+        )  # fmt: skip
+        zero_halo(k, y)
+        schedule = Schedule(("n", "c"), ((f"q{rank - 1}", 4),), ("v", site.lanes))
+        lower(k, nest, schedule)
+        into.run(k.build(), source, *extra, result)
+
+
+class Scatter(_Windows):
+    """Each window adds to its cells, in order: the gradients, a plane of channels a task."""
+
+    name: ClassVar[str] = "scatter"
+    ops = (MaxPoolGrad, AveragePoolGrad)
+
+    def lower(self, site: Site, into: Lowering) -> None:
+        op = site.op
+        assert isinstance(op, PoolAttributes)
+        operands = [into.read(i) for i in range(len(site.inputs))]
+        result = into.write(site.lanes)
+        k = KernelBuilder(op.name)
+        images = [stored.image(k, "operand") for stored in operands]
+        g, average = images[-1], isinstance(op, AveragePoolGrad)
+        extra = [cell_counts(site, op, site.result[2:], into)] if average else []
+        counts = [k.read("cells", site.dtype, g.shape[2:]) for _ in extra]
+        dx = result.image(k, "dx", write=True)
+        with k.loop("n", dx.shape[0], "parallel") as n, k.loop("c", dx.blocks, "parallel") as c:
+            clear(k, dx, (n, c))
+            for at in _outputs(k, g.shape[2:]):
+                which = None if average else _first_maximum(k, op, images[0], (n, c), at)[0]
+                share = counts[0][at] if average else None
+                for cells, number in _cells(k, op, at, dx.shape[2:]):
+                    with k.loop("v", site.lanes, "vector") as v:
+                        value: Expr = g[(n, c, *at, v)]
+                        if which:
+                            hit = call("eq", which[v], number)
+                            value = select(hit, value, k.constant(0, site.dtype))
+                        elif share:
+                            value = value / share
+                        target = dx[(n, c, *cells, v)]
+                        k.store(target, target + value)
+        into.run(k.build(), *operands, *extra, result)
+
+
+class Pick(_Windows):
+    """Each output takes one cell of a second operand: where the first one's maximum is."""
+
+    name: ClassVar[str] = "pick"
+    ops = (MaxPoolPick,)
+
+    def lower(self, site: Site, into: Lowering) -> None:
+        op = site.op
+        assert isinstance(op, MaxPoolPick)
+        operands, result = [into.read(0), into.read(1)], into.write(site.lanes)
+        k = KernelBuilder(op.name)
+        x, d = (stored.image(k, name) for stored, name in zip(operands, "xd", strict=True))
+        y = result.image(k, "y", write=True)
+        zero_halo(k, y)
+        with k.loop("n", x.shape[0], "parallel") as n, k.loop("c", x.blocks, "parallel") as c:
+            for at in _outputs(k, y.shape[2:]):
+                _, picked = _first_maximum(k, op, x, (n, c), at, d)
+                with k.loop("v", site.lanes, "vector") as v:
+                    k.store(y[(n, c, *at, v)], picked[v])
+        into.run(k.build(), *operands, result)
+
+
+def cell(op: PoolAttributes, point: Point, axis: int) -> Affine:
+    """The input position of a window's cell on one axis."""
+    return point[f"q{axis}"] * op.stride[axis] + point[f"m{axis}"] - op.pads[axis][0]
+
+
+def border_cuts(op: PoolAttributes, axis: int, count: int, extent: int) -> tuple[range, ...]:
+    """Output positions before, in and after those whose windows lie inside the input."""
+    stride, window, low = op.stride[axis], op.window[axis], op.pads[axis][0]
+    first = min(count, -(-low // stride))
+    last = (extent - window + low) // stride + 1
+    last = max(first, min(count, last))
+    return range(first), range(first, last), range(last, count)
+
+
+def cell_counts(
+    site: Site, op: PoolAttributes, extents: Sequence[int], into: Lowering
+) -> Stored:
+    """The number of real cells of every window, [*out]."""
+    out = (site.outputs if isinstance(op, AveragePool) else site.inputs)[0].static_shape[2:]
+    counts = np.ones((), site.outputs[0].dtype.numpy)
+    for axis, (n, extent) in enumerate(zip(out, extents, strict=True)):
+        start = np.arange(n) * op.stride[axis] - op.pads[axis][0]
+        real = np.minimum(start + op.window[axis], extent) - np.maximum(start, 0)
+        counts = counts[..., None] * real.astype(counts.dtype)
+    return into.table("cells", counts)
+
+
+def _outputs(k: KernelBuilder, out: Sequence[int]) -> Iterator[tuple[Affine, ...]]:
+    """Loops over all windows in row-major order."""
+    with ExitStack() as loops:
+        yield tuple(loops.enter_context(k.loop(f"q{a}", n)) for a, n in enumerate(out))
+
+
+def _cells(
+    k: KernelBuilder, op: PoolAttributes, at: tuple[Affine, ...], extents: Sequence[int]
+) -> Iterator[tuple[tuple[Affine, ...], Expr]]:
+    """Loops over the real cells of the window at an output position, with their numbers."""
+    kind = "unroll" if prod(op.window) <= UNROLLED else "for"
+    with ExitStack() as loops:
+        number = Affine()
+        cells = []
+        for axis, window in enumerate(op.window):
+            m = loops.enter_context(k.loop(f"m{axis}", window, kind))  # type: ignore[arg-type]
+            number = number * window + m
+            cells.append(at[axis] * op.stride[axis] + m - op.pads[axis][0])
+        for position, extent in zip(cells, extents, strict=True):
+            loops.enter_context(k.guard(position, extent))
+        yield tuple(cells), Position(number)
+
+
+def _first_maximum(
+    k: KernelBuilder,
+    op: PoolAttributes,
+    x: Image,
+    plane: tuple[Affine, Affine],
+    at: tuple[Affine, ...],
+    values: Image | None = None,
+) -> tuple[Buffer, Buffer]:
+    """Per lane, the number of the window's first maximum (NaN counts as largest).
+
+    Also gives the cell of ``values`` there, where an image is given.
+    """
+    dtype, lanes = x.buffer.dtype, x.layout.block
+    best, taken = k.local("best", dtype, (lanes,)), k.local("taken", dtype, (lanes,))
+    which = k.local("which", "i64", (lanes,))
+    with k.loop("v", lanes, "vector") as v:
+        k.store(which[v], k.constant(-1, "i64"))
+        k.store(best[v], k.constant(-np.inf, dtype))
+        k.store(taken[v], k.constant(0, dtype))
+    for cells, number in _cells(k, op, at, x.shape[2:]):
+        with k.loop("v", lanes, "vector") as v:
+            value = x[(*plane, *cells, v)]
+            fresh = call("not", call("isnan", best[v]))
+            larger = call("or", call("gt", value, best[v]), call("lt", which[v], k.constant(0, "i64")))
+            better = call("or", larger, call("and", call("isnan", value), fresh))
+            k.store(which[v], select(better, number, which[v]))
+            if values:
+                k.store(taken[v], select(better, values[(*plane, *cells, v)], taken[v]))
+            k.store(best[v], select(better, value, best[v]))
+    return which, taken
+

@@ -1,0 +1,417 @@
+"""Kernels to LLVM IR.
+
+Each kernel becomes ``void NAME(ptr arguments, i64 begin, i64 end)``: the arguments are a table of
+buffer addresses, and ``begin..end`` is the range of tasks to run. Unrolled variables are Python
+integers here, so their subscripts fold into constant offsets; the varying part of an address is
+computed once, in the loop that owns its innermost variable.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+from llvmlite import ir as llvm
+
+from convc.backend.target import ITEM_BYTES, Target
+from ir.loops.nodes import (
+    Affine,
+    Call,
+    Const,
+    Expr,
+    Guard,
+    Kernel,
+    Load,
+    Local,
+    Loop,
+    Param,
+    Position,
+    Scalar,
+    Stmt,
+    Store,
+    flat_index,
+    task_count,
+)
+
+I1, I32, I64, POINTER = llvm.IntType(1), llvm.IntType(32), llvm.IntType(64), llvm.PointerType()
+TYPES = {"f32": llvm.FloatType(), "f64": llvm.DoubleType(), "i64": I64, "bool": I1}
+ENTRY_TYPE = llvm.FunctionType(llvm.VoidType(), [POINTER, I64, I64])
+Value = Any  # an llvmlite value; the library is untyped
+
+
+def emit_kernel(module: llvm.Module, kernel: Kernel, target: Target, name: str) -> llvm.Function:
+    """Add the kernel to ``module`` as a function of the given name."""
+    function = llvm.Function(module, ENTRY_TYPE, name)
+    function.attributes.add("nounwind")
+    _Emitter(module, function, kernel, target).emit()
+    return function
+
+
+@dataclass
+class _Scope:
+    """A loop level: its variables, and what has been computed in its head block."""
+
+    head: llvm.Block
+    addresses: dict[tuple[str, Affine], Value] = field(default_factory=dict)
+
+
+class _Emitter:
+    def __init__(
+        self, module: llvm.Module, function: llvm.Function, kernel: Kernel, target: Target
+    ) -> None:
+        self.module, self.function, self.kernel, self.target = module, function, kernel, target
+        self.buffers: dict[str, Param | Local] = {p.name: p for p in kernel.params}
+        self.bases: dict[str, Value] = {}
+        self.constants: dict[str, int] = {}  # unrolled variables
+        self.variables: dict[str, tuple[int, Value]] = {}  # run-time ones: loop depth, value
+        self.vector: tuple[str, int, int] | None = None  # variable, first value, lanes
+        self.loads: dict[tuple[str, Affine, str | None], Value] = {}  # of this straight line
+        self.entry = function.append_basic_block("entry")
+        self.scopes = [_Scope(self.entry)]
+        self.builder = llvm.IRBuilder(self.entry)
+
+    def emit(self) -> None:
+        arguments, begin, end = self.function.args
+        for number, param in enumerate(self.kernel.params):
+            slot = self.builder.gep(arguments, [I64(number)], source_etype=POINTER)
+            self.bases[param.name] = self.builder.load(slot, typ=POINTER)
+        self._start_body("start")
+        first = 0
+        for nest in self.kernel.body:
+            count = task_count(nest)
+            self._nest(nest, self._clamp(begin, first, count), self._clamp(end, first, count))
+            first += count
+        self.builder.ret_void()
+
+    def _clamp(self, bound: Value, first: int, count: int) -> Value:
+        """``bound`` as a task number of the nest that starts at ``first``."""
+        local = self.builder.sub(bound, I64(first))
+        low = self.builder.select(self.builder.icmp_signed("<", local, I64(0)), I64(0), local)
+        over = self.builder.icmp_signed(">", low, I64(count))
+        return self.builder.select(over, I64(count), low)
+
+    # -- statements ------------------------------------------------------------------------
+
+    def _nest(self, nest: Stmt, begin: Value, end: Value) -> None:
+        """Run tasks ``begin..end`` of one nest: its parallel loops, collapsed to one."""
+        loops: list[Loop] = []
+        body: tuple[Stmt, ...] = (nest,)
+        while len(body) == 1 and isinstance(body[0], Loop) and body[0].kind == "parallel":
+            loops.append(body[0])
+            body = body[0].body
+        with self._runtime_loop(begin, end) as task:
+            position = task
+            for loop in reversed(loops):
+                remainder = position
+                if loop is not loops[0]:
+                    remainder = self.builder.urem(position, I64(loop.extent))
+                    position = self.builder.udiv(position, I64(loop.extent))
+                value = self.builder.add(remainder, I64(loop.start))
+                self.variables[loop.variable] = (len(self.scopes) - 1, value)
+            self._start_body("task")
+            self._block(body)
+
+    def _block(self, body: tuple[Stmt, ...]) -> None:
+        for stmt in body:
+            if isinstance(stmt, Store):
+                self._store(stmt)
+            elif isinstance(stmt, Local):
+                self._local(stmt)
+            elif isinstance(stmt, Guard):
+                self._guard(stmt)
+            else:
+                LOOPS[stmt.kind](self, stmt)
+
+    def _serial(self, loop: Loop) -> None:
+        with self._runtime_loop(I64(loop.start), I64(loop.stop), nonempty=True) as value:
+            self.variables[loop.variable] = (len(self.scopes) - 1, value)
+            self._start_body(loop.variable)
+            self._block(loop.body)
+
+    def _unrolled(self, loop: Loop) -> None:
+        for value in range(loop.start, loop.stop):
+            self.constants[loop.variable] = value
+            self._block(loop.body)
+        del self.constants[loop.variable]
+
+    def _vectorised(self, loop: Loop) -> None:
+        self.vector = (loop.variable, loop.start, loop.extent)
+        self._block(loop.body)
+        self.vector = None
+
+    @contextmanager
+    def _runtime_loop(self, start: Value, stop: Value, nonempty: bool = False) -> Iterator[Value]:
+        before = self.builder.block
+        head, after = (self.function.append_basic_block(n) for n in ("head", "after"))
+        if nonempty:
+            self.builder.branch(head)
+        else:
+            self.builder.cbranch(self.builder.icmp_signed("<", start, stop), head, after)
+        self.builder.position_at_end(head)
+        value = self.builder.phi(I64)
+        value.add_incoming(start, before)
+        self.scopes.append(_Scope(head))
+        self.loads.clear()
+        yield value
+        self.scopes.pop()
+        following = self.builder.add(value, I64(1), flags=("nsw",))
+        value.add_incoming(following, self.builder.block)
+        self.builder.cbranch(self.builder.icmp_signed("<", following, stop), head, after)
+        self.builder.position_at_end(after)
+        self.loads.clear()
+
+    def _start_body(self, name: str) -> None:
+        """Close the head block of the current scope, which addresses may still be added to."""
+        body = self.function.append_basic_block(name)
+        self.builder.branch(body)
+        self.builder.position_at_end(body)
+
+    def _guard(self, guard: Guard) -> None:
+        position = self._index(guard.index)
+        inside = self.builder.and_(
+            self.builder.icmp_signed(">=", position, I64(guard.low)),
+            self.builder.icmp_signed("<", position, I64(guard.high)),
+        )
+        with self.builder.if_then(inside):
+            self.loads.clear()
+            self._block(guard.body)
+        self.loads.clear()
+
+    def _local(self, local: Local) -> None:
+        self.buffers[local.name] = local
+        with self.builder.goto_block(self.entry):
+            array = llvm.ArrayType(TYPES[local.dtype], math.prod(local.shape))
+            memory = self.builder.alloca(array, name=local.name)
+            memory.align = 64
+            memory.type = POINTER  # llvmlite still makes it a typed pointer
+            self.bases[local.name] = memory
+
+    def _store(self, store: Store) -> None:
+        buffer = self.buffers[store.target.buffer]
+        value = self._expression(store.value)
+        address, stride = self._address(store.target)
+        align = ITEM_BYTES[buffer.dtype]
+        if self.vector is None:
+            self.builder.store(value, address, align=align)
+        elif stride == 1:
+            self.builder.store(self._splat(value), address, align=align)
+        else:
+            for lane in range(self.vector[2]):
+                element = self.builder.extract_element(self._splat(value), I32(lane))
+                self.builder.store(
+                    element, self._offset(address, lane * stride, buffer.dtype), align=align
+                )
+
+    # -- expressions -----------------------------------------------------------------------
+
+    def _expression(self, expr: Expr) -> Value:
+        if isinstance(expr, Call):
+            args = [self._expression(arg) for arg in expr.args]
+            if any(isinstance(arg.type, llvm.VectorType) for arg in args):
+                args = [self._splat(arg) for arg in args]
+            return EMITTERS[expr.function](self, *args)
+        if isinstance(expr, Load):
+            return self._load(expr)
+        if isinstance(expr, Const):
+            return llvm.Constant(
+                TYPES[expr.dtype], int(expr.value) if expr.dtype == "i64" else expr.value
+            )
+        assert isinstance(expr, Position)
+        return self._position(expr.index)
+
+    def _load(self, load: Load) -> Value:
+        buffer = self.buffers[load.buffer]
+        key = (load.buffer, self._folded(load), self.vector and self.vector[0])
+        known = self.loads.get(key)
+        if known is not None:
+            return known
+        address, stride = self._address(load)
+        dtype, align = TYPES[buffer.dtype], ITEM_BYTES[buffer.dtype]
+        if self.vector is None or stride == 0:
+            value = self.builder.load(address, typ=dtype, align=align)
+        elif stride == 1:
+            wide = llvm.VectorType(dtype, self.vector[2])
+            value = self.builder.load(address, typ=wide, align=align)
+        else:
+            value = llvm.Constant(llvm.VectorType(dtype, self.vector[2]), llvm.Undefined)
+            for lane in range(self.vector[2]):
+                element = self._offset(address, lane * stride, buffer.dtype)
+                loaded = self.builder.load(element, typ=dtype, align=align)
+                value = self.builder.insert_element(value, loaded, I32(lane))
+        if isinstance(buffer, Param) and not buffer.writable:
+            self.loads[key] = value
+        return value
+
+    def _position(self, index: Affine) -> Value:
+        base = self._index(index)
+        stride = index.coefficient(self.vector[0]) if self.vector else 0
+        if not self.vector or not stride:
+            return base
+        lanes = [stride * lane for lane in range(self.vector[2])]
+        return self.builder.add(
+            self._splat(base), llvm.Constant(llvm.VectorType(I64, len(lanes)), lanes)
+        )
+
+    def _splat(self, value: Value) -> Value:
+        """A scalar repeated in every lane; vectors and scalar code pass through."""
+        if self.vector is None or isinstance(value.type, llvm.VectorType):
+            return value
+        wide = llvm.VectorType(value.type, self.vector[2])
+        if isinstance(value, llvm.Constant):
+            return llvm.Constant(wide, [value.constant] * self.vector[2])
+        single = self.builder.insert_element(llvm.Constant(wide, llvm.Undefined), value, I32(0))
+        zeros = llvm.Constant(llvm.VectorType(I32, self.vector[2]), None)
+        return self.builder.shuffle_vector(single, llvm.Constant(wide, llvm.Undefined), zeros)
+
+    # -- addresses -------------------------------------------------------------------------
+
+    def _folded(self, access: Load) -> Affine:
+        """The element offset with unrolled variables and the first lane put in as numbers."""
+        return self._fold(flat_index(access.index, self.buffers[access.buffer].shape))
+
+    def _fold(self, offset: Affine) -> Affine:
+        terms, constant = [], offset.constant
+        for name, factor in offset.terms:
+            if name in self.constants:
+                constant += factor * self.constants[name]
+            elif self.vector and name == self.vector[0]:
+                constant += factor * self.vector[1]
+            else:
+                terms.append((name, factor))
+        return Affine(tuple(terms), constant)
+
+    def _address(self, access: Load) -> tuple[Value, int]:
+        """The address of the (first lane's) element, and the distance between lanes."""
+        buffer = self.buffers[access.buffer]
+        flat = flat_index(access.index, buffer.shape)
+        stride = flat.coefficient(self.vector[0]) if self.vector else 0
+        folded = self._fold(flat)
+        varying = sorted(folded.terms, key=lambda term: self.variables[term[0]][0])
+        base = self.bases[access.buffer]
+        for count in range(1, len(varying) + 1):
+            name, factor = varying[count - 1]
+            depth, value = self.variables[name]
+            scope = self.scopes[depth]
+            key = (access.buffer, Affine(tuple(varying[:count]), 0))
+            if key not in scope.addresses:
+                with self.builder.goto_block(scope.head):
+                    step = self.builder.mul(value, I64(factor)) if factor != 1 else value
+                    scope.addresses[key] = self.builder.gep(
+                        base, [step], source_etype=TYPES[buffer.dtype]
+                    )
+            base = scope.addresses[key]
+        return self._offset(base, folded.constant, buffer.dtype), stride
+
+    def _offset(self, address: Value, elements: int, dtype: Scalar) -> Value:
+        if not elements:
+            return address
+        return self.builder.gep(address, [I64(elements)], source_etype=TYPES[dtype])
+
+    def _index(self, index: Affine) -> Value:
+        folded = self._fold(index)
+        total: Value = I64(folded.constant)
+        for name, factor in folded.terms:
+            value = self.variables[name][1]
+            term = self.builder.mul(value, I64(factor)) if factor != 1 else value
+            total = self.builder.add(total, term)
+        return total
+
+    # -- functions -------------------------------------------------------------------------
+
+    def intrinsic(self, name: str, *args: Value) -> Value:
+        """Call an LLVM intrinsic overloaded on the type of its first argument."""
+        kind = args[0].type
+        element = kind.element if isinstance(kind, llvm.VectorType) else kind
+        suffix = "f32" if element == TYPES["f32"] else "f64"
+        if isinstance(kind, llvm.VectorType):
+            suffix = f"v{kind.count}{suffix}"
+        full = f"llvm.{name}.{suffix}"
+        function = self.module.globals.get(full)
+        if function is None:
+            signature = llvm.FunctionType(kind, [arg.type for arg in args])
+            function = llvm.Function(self.module, signature, full)
+        return self.builder.call(function, args)
+
+    def fma(self, a: Value, b: Value, c: Value) -> Value:
+        if self.target.fused_multiply_add:
+            return self.intrinsic("fma", a, b, c)
+        return self.builder.fadd(self.builder.fmul(a, b), c)
+
+
+LOOPS: dict[str, Callable[[_Emitter, Loop], None]] = {
+    "for": _Emitter._serial,
+    "parallel": _Emitter._serial,
+    "unroll": _Emitter._unrolled,
+    "vector": _Emitter._vectorised,
+}
+
+
+def _is_float(value: Value) -> bool:
+    kind = value.type.element if isinstance(value.type, llvm.VectorType) else value.type
+    return kind in (TYPES["f32"], TYPES["f64"])
+
+
+def _arithmetic(name: str) -> Callable[..., Value]:
+    def emit(emitter: _Emitter, *args: Value) -> Value:
+        prefix = "f" if _is_float(args[0]) else ""
+        return getattr(emitter.builder, prefix + name)(*args)
+
+    return emit
+
+
+def _comparison(operator: str) -> Callable[[_Emitter, Value, Value], Value]:
+    def emit(emitter: _Emitter, a: Value, b: Value) -> Value:
+        if _is_float(a):
+            return emitter.builder.fcmp_ordered(operator, a, b)
+        return emitter.builder.icmp_signed(operator, a, b)
+
+    return emit
+
+
+def _intrinsic(name: str) -> Callable[..., Value]:
+    return lambda emitter, *args: emitter.intrinsic(name, *args)
+
+
+def _conversion(result: str) -> Callable[[_Emitter, Value], Value]:
+    def emit(emitter: _Emitter, value: Value) -> Value:
+        wide = isinstance(value.type, llvm.VectorType)
+        kind = llvm.VectorType(TYPES[result], value.type.count) if wide else TYPES[result]
+        if value.type == kind:
+            return value
+        if not _is_float(value):
+            return emitter.builder.sitofp(value, kind)
+        if result == "f64":
+            return emitter.builder.fpext(value, kind)
+        return emitter.builder.fptrunc(value, kind)
+
+    return emit
+
+
+EMITTERS: dict[str, Callable[..., Value]] = {
+    "add": _arithmetic("add"),
+    "sub": _arithmetic("sub"),
+    "mul": _arithmetic("mul"),
+    "div": _arithmetic("div"),
+    "fma": _Emitter.fma,
+    "max": _intrinsic("maximum"),
+    "min": _intrinsic("minimum"),
+    "neg": _arithmetic("neg"),
+    "exp": _intrinsic("exp"),
+    "log": _intrinsic("log"),
+    "sqrt": _intrinsic("sqrt"),
+    "lt": _comparison("<"),
+    "le": _comparison("<="),
+    "gt": _comparison(">"),
+    "ge": _comparison(">="),
+    "eq": _comparison("=="),
+    "isnan": lambda emitter, a: emitter.builder.fcmp_unordered("uno", a, a),
+    "and": lambda emitter, a, b: emitter.builder.and_(a, b),
+    "or": lambda emitter, a, b: emitter.builder.or_(a, b),
+    "not": lambda emitter, a: emitter.builder.not_(a),
+    "select": lambda emitter, c, a, b: emitter.builder.select(c, a, b),
+    "f32": _conversion("f32"),
+    "f64": _conversion("f64"),
+}

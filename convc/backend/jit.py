@@ -1,0 +1,122 @@
+"""Kernels to machine code in this process, each distinct one once."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import threading
+import weakref
+from dataclasses import dataclass, replace
+from typing import Any
+
+from llvmlite import binding
+from llvmlite import ir as llvm
+
+from convc.backend.emit import emit_kernel
+from convc.backend.target import Target
+from convc.errors import Error
+from ir.loops import Kernel, to_text
+
+_LOCK = threading.Lock()
+_COMPILED: weakref.WeakValueDictionary[tuple[str, str], Compiled] = weakref.WeakValueDictionary()
+
+
+@dataclass(frozen=True, eq=False)
+class Compiled:
+    """Machine code of one module, alive as long as this object."""
+
+    address: int
+    engine: Any
+
+
+@functools.cache
+def _initialise() -> None:
+    binding.initialize_all_targets()
+    binding.initialize_all_asmprinters()
+    binding.initialize_native_asmparser()
+
+
+def target_machine(target: Target, reloc: str = "default", jit: bool = True) -> Any:
+    """LLVM's machine for ``target``."""
+    _initialise()
+    triple = binding.Target.from_triple(target.triple)
+    return triple.create_target_machine(
+        cpu=target.cpu, features=target.features, opt=3, reloc=reloc, jit=jit,
+        codemodel="jitdefault" if jit else "default",
+    )  # fmt: skip
+
+
+def new_module(name: str, target: Target) -> llvm.Module:
+    module = llvm.Module(name)
+    module.triple = target.triple
+    return module
+
+
+def optimise(module: Any, machine: Any) -> None:
+    """The few passes that kernels need: registers for locals, clean control flow.
+
+    Vectorisation, unrolling and address computation are done by the schedule and by emission.
+    """
+    builder = binding.create_pass_builder(machine, binding.PipelineTuningOptions(speed_level=2))
+    passes = binding.create_new_module_pass_manager()
+    passes.add_sroa_pass()
+    passes.add_instruction_combine_pass()
+    passes.add_simplify_cfg_pass()
+    passes.add_dead_code_elimination_pass()
+    passes.run(module, builder)
+
+
+def digest(kernel: Kernel) -> str:
+    """A short name for the kernel's content, its own name apart."""
+    text = to_text(replace(kernel, name="kernel"))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def kernel_module(kernel: Kernel, target: Target, machine: Any) -> Any:
+    """The optimised LLVM module with the kernel as function ``k_DIGEST``."""
+    name = f"k_{digest(kernel)}"
+    module = new_module(name, target)
+    emit_kernel(module, kernel, target, name)
+    return parsed(str(module), machine)
+
+
+def parsed(text: str, machine: Any) -> Any:
+    """Parse, verify and optimise LLVM assembly."""
+    module = binding.parse_assembly(text)
+    module.verify()
+    optimise(module, machine)
+    return module
+
+
+def compile_kernel(kernel: Kernel, target: Target) -> Compiled:
+    """The kernel's machine code; equal kernels share it."""
+    key = (digest(kernel), target.name)
+    with _LOCK:
+        compiled = _COMPILED.get(key)
+        if compiled is None:
+            machine = target_machine(target)
+            module = kernel_module(kernel, target, machine)
+            compiled = load(module, machine, f"k_{key[0]}")
+            _COMPILED[key] = compiled
+        return compiled
+
+
+def load(module: Any, machine: Any, entry: str) -> Compiled:
+    """Put a module's code into this process; ``address`` is that of ``entry``."""
+    engine = binding.create_mcjit_compiler(module, machine)
+    engine.finalize_object()
+    address = engine.get_function_address(entry)
+    if not address:
+        raise Error(f"the code generator produced no function {entry!r}")
+    return Compiled(address, engine)
+
+
+def llvm_text(kernel: Kernel, target: Target) -> str:
+    """Optimised LLVM IR of one kernel."""
+    return str(kernel_module(kernel, target, target_machine(target)))
+
+
+def assembly(kernel: Kernel, target: Target) -> str:
+    """Machine code of one kernel, as assembly text."""
+    machine = target_machine(target)
+    return str(machine.emit_assembly(kernel_module(kernel, target, machine)))

@@ -1,0 +1,33 @@
+"""What goes wrong in compiling and running; wrong graphs raise ``ir.Error`` themselves."""
+
+from __future__ import annotations
+
+import ir
+
+
+class Error(ir.Error):
+    """Base of every error of this package."""
+
+
+class TargetError(Error):
+    """No such target, or its code does not run on this machine."""
+
+
+class AlgorithmError(Error):
+    """No algorithm for a node, or a forced one that does not apply."""
+
+
+class InputError(Error):
+    """Arrays given to a compiled model do not fit it."""
+
+
+class CapacityError(Error):
+    """Sizes beyond what this machine can hold."""
+
+
+class LoadError(Error):
+    """A file is not a model that can be read."""
+
+
+class MissingExtraError(Error):
+    """An optional package is not installed."""

@@ -1,0 +1,122 @@
+"""How a value [N, C, *S] lies in memory: channels in blocks, spatial axes in a halo of zeros."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from ir.loops import Buffer, KernelBuilder
+from ir.loops.nodes import Expr, Index, Load
+
+Pads = tuple[tuple[int, int], ...]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Physical shape [N, ceil(C / block), *(S + halo), block], row-major.
+
+    Lanes beyond C hold anything and are never mixed with others; halo cells hold zero.
+    Block 1 without a halo is plain NCHW, and the layout of every value that is no image.
+    """
+
+    block: int = 1
+    halo: Pads = ()
+
+    @property
+    def plain(self) -> bool:
+        return self.block == 1 and not any(map(any, self.halo))
+
+    def physical(self, shape: Sequence[int]) -> tuple[int, ...]:
+        batch, channels, *spatial = shape
+        halo = self.pads(len(spatial))
+        extents = (n + low + high for n, (low, high) in zip(spatial, halo, strict=True))
+        return (batch, -(-channels // self.block), *extents, self.block)
+
+    def size(self, shape: Sequence[int]) -> int:
+        return math.prod(shape) if self.plain else math.prod(self.physical(shape))
+
+    def pads(self, rank: int) -> Pads:
+        return self.halo or ((0, 0),) * rank
+
+    def __str__(self) -> str:
+        text = f"NC{self.block}c" if self.block > 1 else "NC"
+        return text + (f"+{'x'.join(f'{a}:{b}' for a, b in self.halo)}" if not self.plain else "")
+
+
+PLAIN = Layout()
+
+
+@dataclass(frozen=True)
+class Image:
+    """A kernel's view of a value in a layout; subscripts are logical, the halo is added here."""
+
+    buffer: Buffer
+    layout: Layout
+    shape: tuple[int, ...]
+
+    def __getitem__(self, index: tuple[Index, ...]) -> Load:
+        """``[batch, channel block, *position, lane]``; positions may reach into the halo."""
+        batch, block, *position, lane = index
+        pads = self.layout.pads(len(self.shape) - 2)
+        moved = (p + low for p, (low, _) in zip(position, pads, strict=True))
+        return self.buffer[(batch, block, *moved, lane)]
+
+    @property
+    def blocks(self) -> int:
+        return -(-self.shape[1] // self.layout.block)
+
+
+def covering(first: Pads, second: Pads) -> Pads:
+    """The smallest halo that contains both."""
+    if not first or not second:
+        return first or second
+    return tuple((max(a, c), max(b, d)) for (a, b), (c, d) in zip(first, second, strict=True))
+
+
+def zero_halo(k: KernelBuilder, image: Image) -> None:
+    """Write zeros around the image: disjoint slabs, an axis at a time."""
+    spatial = image.shape[2:]
+    pads = image.layout.pads(len(spatial))
+    zero = k.constant(0, image.buffer.dtype)
+    for axis, (low, high) in enumerate(pads):
+        ranges: list[range] = []
+        for other, n in enumerate(spatial):
+            inner = range(n) if other < axis else range(-pads[other][0], n + pads[other][1])
+            ranges.append(inner)
+        for slab in (range(-low, 0), range(spatial[axis], spatial[axis] + high)):
+            ranges[axis] = slab
+            _fill(k, image, tuple(ranges), zero)
+
+
+def clear(k: KernelBuilder, image: Image, plane: tuple[Index, Index]) -> None:
+    """Zero one block of channels of one example, its halo too."""
+    pads = image.layout.pads(len(image.shape) - 2)
+    spatial = zip(image.shape[2:], pads, strict=True)
+    ranges = tuple(range(-low, n + high) for n, (low, high) in spatial)
+    _fill_axes(k, image, plane, ranges, k.constant(0, image.buffer.dtype))
+
+
+def _fill(k: KernelBuilder, image: Image, ranges: tuple[range, ...], value: Expr) -> None:
+    if math.prod(map(len, ranges)) == 0 or image.shape[0] == 0:
+        return
+    with k.loop("n", image.shape[0], "parallel") as n, k.loop("c", image.blocks, "parallel") as c:
+        _fill_axes(k, image, (n, c), ranges, value)
+
+
+def _fill_axes(
+    k: KernelBuilder, image: Image, index: tuple[Index, ...], ranges: tuple[range, ...], value: Expr
+) -> None:
+    if not ranges:
+        with k.loop("v", image.layout.block, "vector") as v:
+            k.store(image[(*index, v)], value)
+        return
+    with k.loop("h", ranges[0]) as position:
+        _fill_axes(k, image, (*index, position), ranges[1:], value)
+
+
+def blocks_of(extent: int, width: int) -> list[tuple[int, int, int]]:
+    """Cut an extent into (start, count, width): whole blocks, then what remains."""
+    cuts = [(0, extent // width, width), (extent - extent % width, 1, extent % width)]
+    return [(start, count, size) for start, count, size in cuts if count and size]
+

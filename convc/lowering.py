@@ -1,0 +1,278 @@
+"""From a graph with chosen algorithms to a program: kernels run in order over slots.
+
+Values are stored in layouts. Each algorithm says which layouts it reads (its wishes); a value is
+written once, by its producer, with a halo that covers all of its readers, and converted only for
+a reader whose wish that does not meet. Conversions are steps like any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
+
+import numpy as np
+
+import ir
+from convc.algorithms.base import Algorithm, Site, Wish
+from convc.algorithms.convert import convert_kernel, copy_kernel
+from convc.backend.target import Target
+from convc.layout import PLAIN, Image, Layout, covering
+from ir.loops import Kernel, KernelBuilder
+from ir.loops.nodes import Scalar
+
+WORTH_SHARING = 4e-6  # seconds of work below which a step stays on one thread
+Role = Literal["input", "output", "constant", "temporary"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A buffer of a program: ``size`` elements; constants carry their data unless computed."""
+
+    number: int
+    name: str
+    dtype: Scalar
+    size: int
+    role: Role
+    data: np.ndarray[Any, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel launch. ``node`` names the graph node it serves, ``work`` its seconds, roughly."""
+
+    kernel: Kernel
+    slots: tuple[int, ...]
+    node: str
+    algorithm: str
+    work: float = 0.0
+
+    @property
+    def parallel(self) -> bool:
+        """Whether the step is worth more than one thread."""
+        return self.kernel.tasks > 1 and self.work > WORTH_SHARING
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        pairs = zip(self.kernel.params, self.slots, strict=True)
+        return tuple(slot for param, slot in pairs if not param.writable)
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        pairs = zip(self.kernel.params, self.slots, strict=True)
+        return tuple(slot for param, slot in pairs if param.writable)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A value, or something derived from it, in memory."""
+
+    slot: int
+    type: ir.TensorType
+    layout: Layout = PLAIN
+
+    @property
+    def dtype(self) -> Scalar:
+        return self.type.dtype.value  # type: ignore[return-value]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.type.static_shape
+
+    def image(self, k: KernelBuilder, name: str, write: bool = False) -> Image:
+        """Declare this as a parameter of the kernel, seen in its layout."""
+        declare = k.write if write else k.read
+        physical = self.layout.physical(self.shape)
+        return Image(declare(name, self.dtype, physical), self.layout, self.shape)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a graph was lowered to; slots are numbered by position."""
+
+    slots: tuple[Slot, ...]
+    steps: tuple[Step, ...]
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]
+
+
+class Lowering:
+    """The state of lowering one static graph; algorithms call it to read, write and run."""
+
+    def __init__(self, graph: ir.Graph, choices: Mapping[str, Algorithm], target: Target) -> None:
+        self.graph, self.choices, self.target = graph, choices, target
+        self.slots: list[Slot] = []
+        self.steps: list[Step] = []
+        self.stored: dict[str, Stored] = {}
+        self.derived: dict[tuple[object, ...], Stored] = {}
+        self.wishes = self._all_wishes()
+        self.node: ir.Node | None = None
+        self.direct_outputs = self._direct_outputs()
+
+    def program(self) -> Program:
+        """Lower every node in order."""
+        inputs = {name: self._given(name, "input") for name in self.graph.inputs}
+        for name, array in self.graph.weights.items():
+            self._given(name, "constant", array)
+        for node in self.graph.nodes:
+            self.node = node
+            self.choices[node.name].lower(Site.of(self.graph, node, self.target), self)
+        outputs = {name: self._deliver(name, value) for name, value in self.graph.outputs.items()}
+        return Program(tuple(self.slots), tuple(self.steps), inputs, outputs)
+
+    # -- what algorithms call --------------------------------------------------------------
+
+    def block(self, operand: int) -> int:
+        """The channel block in which an operand of the current node was produced."""
+        assert self.node is not None
+        return self.stored[self.node.inputs[operand]].layout.block
+
+    def read(self, operand: int, block: int | None = None) -> Stored:
+        """An operand of the current node as its algorithm wished, in just this block if given."""
+        assert self.node is not None
+        value = self.node.inputs[operand]
+        stored = self.stored[value]
+        wish = self.wish(self.node, operand)
+        if block is not None:
+            wish = replace(wish, blocks=(block,))
+        if wish.accepts(stored.layout):
+            return stored
+        return self._converted(value, self._layout(value, wish, stored.layout.block))
+
+    def write(self, block: int = 1, result: int = 0) -> Stored:
+        """Room for a result of the current node, with the halo that its readers wish."""
+        assert self.node is not None
+        value = self.node.outputs[result]
+        type = self.graph.types[value]
+        layout = Layout(block, self._halo(value, block))
+        name = self.direct_outputs.get(value) if layout.plain else None
+        role: Role = "output" if name else "temporary"
+        stored = self.stored[value] = self._room(name or value, role, type, layout)
+        return stored
+
+    def alias(self, operand: int, result: int = 0) -> None:
+        """The result is the operand's plain memory under another type."""
+        assert self.node is not None
+        value = self.node.outputs[result]
+        self.stored[value] = Stored(self.read(operand).slot, self.graph.types[value])
+
+    def temporary(self, name: str, dtype: Scalar, size: int) -> Stored:
+        """Scratch memory of so many elements."""
+        type = ir.TensorType(ir.DType(dtype), (size,))
+        return self._room(name, "temporary", type, PLAIN)
+
+    def table(self, name: str, array: np.ndarray[Any, Any]) -> Stored:
+        """A constant computed at compile time."""
+        type = ir.TensorType.of(array)
+        return self._room(name, "constant", type, PLAIN, np.ascontiguousarray(array))
+
+    def derive(self, operand: int, key: tuple[object, ...], make: Callable[[Stored], Stored]) -> Stored:
+        """Something computed from an operand alone (packed weights, say), made once per key."""
+        assert self.node is not None
+        full = (self.node.inputs[operand], *key)
+        if full not in self.derived:
+            self.derived[full] = make(self.read(operand))
+        return self.derived[full]
+
+    def is_constant(self, operand: int) -> bool:
+        """Whether an operand is a weight, so that what derives from it costs nothing at run time."""
+        assert self.node is not None
+        return self.node.inputs[operand] in self.graph.weights
+
+    def run(self, kernel: Kernel, *stored: Stored, label: str = "") -> None:
+        """Append a step; the stored values stand for the kernel's parameters, in order."""
+        if not kernel.body:
+            return
+        for param, value in zip(kernel.params, stored, strict=True):
+            slot = self.slots[value.slot]
+            assert param.dtype == slot.dtype, (kernel.name, param, slot)
+            assert param.size <= slot.size, (kernel.name, param, slot)
+        slots = tuple(value.slot for value in stored)
+        name = self.node.name if self.node else ""
+        chosen = label or (self.choices[name].name if self.node else "copy")
+        self.steps.append(Step(kernel, slots, name, chosen, self._work(kernel)))
+
+    # -- layouts ---------------------------------------------------------------------------
+
+    def wish(self, node: ir.Node, operand: int) -> Wish:
+        return self.wishes[node.name][operand]
+
+    def _all_wishes(self) -> dict[str, tuple[Wish, ...]]:
+        graph = self.graph
+        return {
+            node.name: self.choices[node.name].wishes(Site.of(graph, node, self.target))
+            for node in graph.nodes
+        }
+
+    def _halo(self, value: str, block: int) -> tuple[tuple[int, int], ...]:
+        """The union of the halos wished by the readers that take this block."""
+        halo: tuple[tuple[int, int], ...] = ()
+        for node in self.graph.consumers(value):
+            for operand, name in enumerate(node.inputs):
+                wish = self.wish(node, operand)
+                if name == value and block in wish.blocks and not wish.exact:
+                    halo = covering(halo, wish.halo)
+        return halo if any(map(any, halo)) else ()
+
+    def _layout(self, value: str, wish: Wish, current: int) -> Layout:
+        if wish.exact:
+            return Layout(wish.blocks[0], wish.halo)
+        block = current if current in wish.blocks else wish.blocks[0]
+        return Layout(block, self._halo(value, block))
+
+    def _converted(self, value: str, layout: Layout) -> Stored:
+        key = (value, "layout", layout)
+        if key not in self.derived:
+            source = self.stored[value]
+            room = self._room(f"{value}.{layout}", "temporary", source.type, layout)
+            kernel = convert_kernel(source, room, self.target)
+            self.run(kernel, source, room, label="convert")
+            self.derived[key] = room
+        return self.derived[key]
+
+    # -- slots -----------------------------------------------------------------------------
+
+    def _room(
+        self, name: str, role: Role, type: ir.TensorType, layout: Layout,
+        data: np.ndarray[Any, Any] | None = None,
+    ) -> Stored:  # fmt: skip
+        stored = Stored(len(self.slots), type, layout)
+        size = layout.size(type.static_shape)
+        self.slots.append(Slot(stored.slot, name, stored.dtype, size, role, data))
+        return stored
+
+    def _given(self, name: str, role: Role, data: np.ndarray[Any, Any] | None = None) -> int:
+        stored = self._room(name, role, self.graph.types[name], PLAIN, data)
+        self.stored[name] = stored
+        return stored.slot
+
+    def _direct_outputs(self) -> dict[str, str]:
+        """Values that their producer may write straight into an output of the graph."""
+        given = {*self.graph.inputs, *self.graph.weights}
+        names = {value: name for name, value in reversed(self.graph.outputs.items())}
+        return {value: name for value, name in names.items() if value not in given}
+
+    def _deliver(self, name: str, value: str) -> int:
+        """The slot of an output, copied there where its producer did not write it."""
+        stored = self.stored[value]
+        if self.slots[stored.slot].role == "output" and self.slots[stored.slot].name == name:
+            return stored.slot
+        producer = self.graph.producer(value)
+        self.node = producer
+        room = self._room(name, "output", stored.type, PLAIN)
+        if stored.layout.plain:
+            kernel = copy_kernel(stored.dtype, self.slots[room.slot].size, self.target)
+        else:
+            kernel = convert_kernel(stored, room, self.target)
+        self.run(kernel, stored, room, label="convert" if not stored.layout.plain else "copy")
+        return room.slot
+
+    def _work(self, kernel: Kernel) -> float:
+        """Seconds on one thread, roughly: what decides whether a step is worth sharing."""
+        assert self.target
+        moved = sum(param.size * (8 if param.dtype != "f32" else 4) for param in kernel.params)
+        flops = 0
+        if self.node is not None:
+            types = (self.graph.types[name] for name in self.node.inputs)
+            flops = self.node.op.cost(*types).flops
+        return max(moved / 10e9, flops / 100e9)

@@ -1,0 +1,246 @@
+"""A compiled model: numpy in, numpy out."""
+
+from __future__ import annotations
+
+import logging
+from collections import OrderedDict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import ir
+from convc import settings
+from convc.algorithms import Algorithm
+from convc.backend.target import Target, target_named
+from convc.errors import InputError
+from convc.lowering import Lowering
+from convc.passes import PIPELINE, Pass, optimised
+from convc.plan import Plan, plan
+from convc.runtime.executable import Executable
+from convc.select import select
+from ir.ops.loss import LabelLoss
+
+Array = npt.NDArray[Any]
+LOG = logging.getLogger("convc")
+
+
+@dataclass(frozen=True)
+class Options:
+    """How a graph is compiled."""
+
+    threads: int
+    accuracy: str
+    algorithms: tuple[tuple[str, str], ...]
+    target: Target
+    passes: tuple[Pass, ...]
+
+
+def compile(
+    graph: ir.Graph,
+    threads: int | None = None,
+    accuracy: str = "fast",
+    algorithms: Mapping[str, str] | None = None,
+    target: str | None = None,
+    passes: Sequence[Pass] = PIPELINE,
+) -> Model:
+    """Compile a graph to native code.
+
+    ``threads``: at most so many (default: ``CONVC_NUM_THREADS``, else what this process may use).
+    ``accuracy``: "exact" allows only algorithms that reorder sums, "fast" also those with a stated
+    bound. ``algorithms``: node name to algorithm name, to force a choice. ``target``: "avx512",
+    "avx2", "plain" or "neon" (default: the best one that runs here).
+
+    A graph with symbolic extents is compiled when their values are first seen.
+
+    Raises ``AlgorithmError``, ``TargetError``, ``CapacityError``, ``ir.Error``.
+    """
+    if threads is not None and threads < 1:
+        raise InputError(f"threads={threads}: give 1 or more, or None for the default")
+    options = Options(
+        threads or settings.default_threads(),
+        accuracy,
+        tuple(sorted((algorithms or {}).items())),
+        target_named(target),
+        tuple(passes),
+    )
+    return Model(graph, options)
+
+
+@dataclass(frozen=True)
+class Stages:
+    """What became of a static graph on its way to machine code."""
+
+    graph: ir.Graph
+    optimised: ir.Graph
+    algorithms: Mapping[str, Algorithm]
+    plan: Plan
+    target: Target
+
+
+def stages(graph: ir.Graph, options: Options) -> Stages:
+    """Take a static graph through passes, selection, lowering and planning."""
+    improved = optimised(graph, options.passes)
+    forced = _renamed(dict(options.algorithms), graph, improved)
+    chosen = select(improved, options.target, options.accuracy, forced)
+    program = Lowering(improved, chosen, options.target).program()
+    return Stages(graph, improved, chosen, plan(program), options.target)
+
+
+def _renamed(forced: Mapping[str, str], before: ir.Graph, after: ir.Graph) -> dict[str, str]:
+    """Choices by the name of a node that a pass has fused into another: they move there."""
+    names = {node.name for node in after.nodes}
+    moved: dict[str, str] = {}
+    for name, algorithm in forced.items():
+        value = name
+        while value not in names:
+            readers = before.consumers(value)
+            if before.producer(value) is None or len(readers) != 1:
+                break
+            value = readers[0].name
+        moved[value if value in names else name] = algorithm
+    return moved
+
+
+class Model:
+    """Call it with arrays in the order of the inputs, or ``run`` it with arrays by name.
+
+    Calls from several threads may overlap. Arrays that are not C-contiguous are copied; any other
+    mismatch raises ``ir.InputError``.
+    """
+
+    def __init__(self, graph: ir.Graph, options: Options) -> None:
+        self.graph, self.options = graph, options
+        self._special: OrderedDict[tuple[tuple[str, int], ...], _Special] = OrderedDict()
+        self._limit = settings.number("CONVC_SPECIALISATIONS")
+        self._static = not graph.symbols
+        self._names = tuple(graph.inputs)
+        self._labels = _label_bounds(graph)
+        self._fixed = self._specialise({}) if self._static else None
+
+    def __call__(self, *arrays: Array) -> Any:
+        """The output, or a tuple of them where the graph has several."""
+        if len(arrays) != len(self._names):
+            given = f"{len(arrays)} arrays for the inputs {', '.join(self._names) or '(none)'}"
+            raise ir.InputError(f"graph '{self.graph.name}': {given}")
+        results = self._run(arrays)
+        return results[0] if len(results) == 1 else results
+
+    def run(
+        self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None
+    ) -> dict[str, Array]:
+        """Outputs by name. Arrays given in ``outputs`` are written to instead of new ones."""
+        if inputs.keys() != self.graph.inputs.keys():
+            ir.check_inputs(self.graph, inputs)
+        results = self._run(tuple(inputs[name] for name in self._names), outputs)
+        return dict(zip(self.graph.outputs, results, strict=True))
+
+    def stages(self, **sizes: int) -> Stages:
+        """The stages of compilation, for given values of the symbolic extents."""
+        return stages(self.graph.bind(sizes) if sizes else self.graph, self.options)
+
+    def _run(
+        self, arrays: Sequence[Array], outputs: Mapping[str, Array] | None = None
+    ) -> tuple[Array, ...]:
+        special = self._fixed
+        if special is None or not special.accepts(arrays):
+            arrays, special = self._checked(arrays)
+        for position, name, classes in self._labels:
+            _check_labels(name, arrays[position], classes)
+        results = special.allocate() if outputs is None else special.given(outputs)
+        special.executable.run(
+            [array.__array_interface__["data"][0] for array in arrays],
+            [array.__array_interface__["data"][0] for array in results],
+        )
+        return results
+
+    def _checked(self, arrays: Sequence[Array]) -> tuple[Sequence[Array], _Special]:
+        """The slow path: raise for what does not fit, copy what is not contiguous."""
+        env = ir.check_inputs(self.graph, dict(zip(self._names, arrays, strict=True)))
+        contiguous = [np.require(array, requirements=["C", "A"]) for array in arrays]
+        return contiguous, self._fixed or self._specialise(env)
+
+    def _specialise(self, env: Mapping[str, int]) -> _Special:
+        key = tuple(sorted(env.items()))
+        special = self._special.get(key)
+        if special is None:
+            if env:
+                LOG.info("compiling %s for %s", self.graph.name, dict(env))
+            graph = self.graph.bind(env) if env else self.graph
+            made = stages(graph, self.options)
+            special = _Special(graph, Executable(made.plan, made.target, self.options.threads))
+            self._special[key] = special
+            if len(self._special) > self._limit:
+                old, _ = self._special.popitem(last=False)
+                LOG.warning("%s: code for %s dropped, %d sizes are kept (CONVC_SPECIALISATIONS)",
+                            self.graph.name, dict(old), self._limit)  # fmt: skip
+        return special
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Model, (self.graph, self.options)
+
+
+class _Special:
+    """The executable for one set of sizes, and the arrays it takes and gives."""
+
+    def __init__(self, graph: ir.Graph, executable: Executable) -> None:
+        self.executable = executable
+        self.inputs = [(t.static_shape, t.dtype.numpy) for t in graph.inputs.values()]
+        types = [graph.types[value] for value in graph.outputs.values()]
+        self.outputs = [(t.static_shape, t.dtype.numpy) for t in types]
+        self.names = tuple(graph.outputs)
+
+    def accepts(self, arrays: Sequence[Array]) -> bool:
+        """Whether the arrays can be used as they are; if not, the slow path says why."""
+        for array, (shape, dtype) in zip(arrays, self.inputs, strict=True):
+            if type(array) is not np.ndarray or array.shape != shape or array.dtype != dtype:
+                return False
+            flags = array.flags
+            if not (flags.c_contiguous and flags.aligned):
+                return False
+        return True
+
+    def allocate(self) -> tuple[Array, ...]:
+        return tuple([np.empty(shape, dtype) for shape, dtype in self.outputs])
+
+    def given(self, outputs: Mapping[str, Array]) -> tuple[Array, ...]:
+        """Output arrays by name, checked; those not given are made."""
+        for name in outputs.keys() - set(self.names):
+            raise InputError(f"no output {name!r}; outputs: {', '.join(self.names)}")
+        results = []
+        for name, (shape, dtype) in zip(self.names, self.outputs, strict=True):
+            array = outputs.get(name)
+            if array is None:
+                array = np.empty(shape, dtype)
+            flags = array.flags
+            fits = array.shape == shape and array.dtype == dtype and flags.c_contiguous
+            if not (fits and flags.writeable and flags.aligned):
+                raise InputError(
+                    f"output {name!r} must be a writeable, C-contiguous {dtype}{list(shape)}, "
+                    f"got {array.dtype}{list(array.shape)}"
+                )
+            results.append(array)
+        return tuple(results)
+
+
+def _label_bounds(graph: ir.Graph) -> list[tuple[int, str, int]]:
+    """Inputs that hold class labels: position, name, number of classes."""
+    names = list(graph.inputs)
+    bounds = set()
+    for node in graph.nodes:
+        if isinstance(node.op, LabelLoss):
+            labels, classes = node.inputs[1], graph.types[node.inputs[0]].shape[1]
+            assert isinstance(classes, int)
+            if labels in graph.inputs:
+                bounds.add((names.index(labels), labels, classes))
+            elif labels in graph.weights:
+                _check_labels(labels, graph.weights[labels], classes)
+    return sorted(bounds)
+
+
+def _check_labels(name: str, labels: Array, classes: int) -> None:
+    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
+        wrong = labels[(labels < 0) | (labels >= classes)].flat[0]
+        raise ir.InputError(f"input '{name}': label {wrong} is not in [0, {classes})")

@@ -1,0 +1,134 @@
+"""From a program to a plan: what runs once and what every time, and where each slot lies.
+
+Steps that read only constants run once, when the plan is prepared; their results are constants
+too. The temporaries of the remaining steps share one arena by their lifetimes: the largest first,
+each at the lowest offset free for as long as it lives.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from convc.backend.target import ITEM_BYTES
+from convc.errors import CapacityError
+from convc.lowering import Program, Slot, Step
+
+ALIGNMENT = 64
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A slot in a memory region: bytes ``offset .. offset + nbytes``, live from step to step."""
+
+    slot: Slot
+    offset: int
+    first: int
+    last: int
+
+    @property
+    def nbytes(self) -> int:
+        return slot_bytes(self.slot)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A program with its steps split and its memory laid out."""
+
+    program: Program
+    prepare: tuple[Step, ...]
+    steps: tuple[Step, ...]
+    constants: Mapping[int, Placed]
+    temporaries: Mapping[int, Placed]
+
+    @property
+    def constant_bytes(self) -> int:
+        return _extent(self.constants.values())
+
+    @property
+    def arena_bytes(self) -> int:
+        return _extent(self.temporaries.values())
+
+    @property
+    def live_bytes(self) -> int:
+        """The most bytes alive at any one step: a lower bound for any arena."""
+        changes = [0] * (len(self.steps) + 1)
+        for placed in self.temporaries.values():
+            changes[placed.first] += placed.nbytes
+            changes[placed.last + 1] -= placed.nbytes
+        most = now = 0
+        for change in changes:
+            now += change
+            most = max(most, now)
+        return most
+
+
+def plan(program: Program) -> Plan:
+    """Raises ``CapacityError`` where the buffers exceed the memory of this machine."""
+    constant = {slot.number for slot in program.slots if slot.role == "constant"}
+    prepare: list[Step] = []
+    steps: list[Step] = []
+    for step in program.steps:
+        outputs = [program.slots[number].role for number in step.writes]
+        if constant.issuperset(step.reads) and "output" not in outputs:
+            prepare.append(step)
+            constant.update(step.writes)
+        else:
+            steps.append(step)
+    used = {number for step in steps for number in step.slots}
+    used |= {number for step in prepare for number in step.slots}
+    constants = _in_sequence(program.slots[number] for number in sorted(constant & used))
+    temporaries = _pack([slot for slot in program.slots
+                         if slot.role == "temporary" and slot.number in used - constant], steps)  # fmt: skip
+    result = Plan(program, tuple(prepare), tuple(steps), constants, temporaries)
+    _check_capacity(result)
+    return result
+
+
+def slot_bytes(slot: Slot) -> int:
+    return -(-slot.size * ITEM_BYTES[slot.dtype] // ALIGNMENT) * ALIGNMENT
+
+
+def _in_sequence(slots: Iterable[Slot]) -> dict[int, Placed]:
+    placed: dict[int, Placed] = {}
+    offset = 0
+    for slot in slots:
+        placed[slot.number] = Placed(slot, offset, 0, 0)
+        offset += slot_bytes(slot)
+    return placed
+
+
+def _pack(slots: Sequence[Slot], steps: Sequence[Step]) -> dict[int, Placed]:
+    """Greedy by size (Pisarchyk and Lee 2020, "greedy by size for offset calculation")."""
+    lives: dict[int, tuple[int, int]] = {}
+    for number, step in enumerate(steps):
+        for slot in step.slots:
+            lives[slot] = (lives.get(slot, (number, 0))[0], number)
+    placed: list[Placed] = []
+    for slot in sorted(slots, key=lambda slot: -slot_bytes(slot)):
+        first, last = lives[slot.number]
+        offset = 0
+        for other in sorted(placed, key=lambda other: other.offset):
+            if other.last < first or last < other.first:
+                continue
+            if offset + slot_bytes(slot) <= other.offset:
+                break
+            offset = max(offset, other.offset + other.nbytes)
+        placed.append(Placed(slot, offset, first, last))
+    return {p.slot.number: p for p in placed}
+
+
+def _extent(placed: Iterable[Placed]) -> int:
+    return max((p.offset + p.nbytes for p in placed), default=0)
+
+
+def _check_capacity(plan: Plan) -> None:
+    need = plan.constant_bytes + plan.arena_bytes
+    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    if need > have:
+        largest = max(plan.program.slots, key=slot_bytes)
+        raise CapacityError(
+            f"the plan needs {need / 2**30:.1f} GiB and this machine has {have / 2**30:.1f} GiB; "
+            f"the largest value is {largest.name!r} with {slot_bytes(largest) / 2**30:.1f} GiB"
+        )

@@ -1,0 +1,124 @@
+"""A plan in memory, ready to run: one native call, no allocation, no Python inside."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import deque
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from convc.backend.jit import Compiled, compile_kernel
+from convc.backend.native import MAXIMUM_ARGUMENTS, SYNC_BYTES
+from convc.backend.target import Target, available
+from convc.errors import Error, TargetError
+from convc.lowering import Step
+from convc.plan import ALIGNMENT, Placed, Plan
+from convc.runtime.threads import pool
+
+Bytes = npt.NDArray[np.uint8]
+SMALL = 40e-6  # seconds of shareable work below which a run stays on one thread
+
+
+class Executable:
+    """Machine code and constants of one plan. Runs may overlap: each has a context of its own."""
+
+    def __init__(self, plan: Plan, target: Target, threads: int) -> None:
+        if target.name not in available():
+            raise TargetError(f"code for {target.name} does not run on this machine; "
+                              f"its targets are {', '.join(available())}")  # fmt: skip
+        self.plan = plan
+        shareable = sum(step.work for step in plan.steps if step.parallel)
+        self.threads = threads if shareable > SMALL else 1
+        self._kept: list[Compiled] = []  # machine code lives as long as these
+        self._constants = _aligned(plan.constant_bytes)
+        self._prepare(target)
+        self._code = _Code(plan.steps, target, self._kept)
+        self._contexts: deque[_Context] = deque()
+        self._inputs = tuple(plan.program.inputs.values())
+        self._outputs = tuple(plan.program.outputs.values())
+
+    def run(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
+        """Run on buffers given by address, in the order of the plan's inputs and outputs.
+
+        The buffers must be contiguous and as large as their slots; nothing is checked here.
+        """
+        try:
+            context = self._contexts.pop()
+        except IndexError:
+            context = _Context(self.plan, self._constants)
+        table = context.table
+        for slot, address in zip(self._inputs, inputs, strict=True):
+            table[slot] = address
+        for slot, address in zip(self._outputs, outputs, strict=True):
+            table[slot] = address
+        code = self._code
+        pool().run(code.program, code.arguments, context.address, context.sync, self.threads)
+        self._contexts.append(context)
+
+    def constant(self, slot: int) -> Bytes:
+        """The bytes of a constant, packed as the kernels read it."""
+        placed = self.plan.constants[slot]
+        return self._constants[placed.offset : placed.offset + placed.nbytes]
+
+    def _prepare(self, target: Target) -> None:
+        """Copy the constants in and run, once, the steps that derive others from them."""
+        for placed in self.plan.constants.values():
+            data = placed.slot.data
+            if data is not None:
+                raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+                self._constants[placed.offset : placed.offset + raw.size] = raw
+        if self.plan.prepare:
+            code = _Code(self.plan.prepare, target, self._kept)
+            context = _Context(self.plan, self._constants)
+            pool().run(code.program, code.arguments, context.address, context.sync, 1)
+
+
+class _Code:
+    """Steps as the native runtime reads them (see ``runtime.ll``)."""
+
+    def __init__(self, steps: Sequence[Step], target: Target, kept: list[Compiled]) -> None:
+        words, arguments = [len(steps)], []
+        shared = [step.parallel for step in steps]
+        for number, step in enumerate(steps):
+            if len(step.slots) > MAXIMUM_ARGUMENTS:
+                raise Error(f"{step.node}: a kernel with {len(step.slots)} buffers; "
+                            f"the runtime passes {MAXIMUM_ARGUMENTS}")  # fmt: skip
+            compiled = compile_kernel(step.kernel, target)
+            kept.append(compiled)
+            following = shared[number + 1 : number + 2]
+            fence = bool(following) and (shared[number] or following[0])
+            words += [compiled.address, len(arguments), len(step.slots)]
+            words += [step.kernel.tasks, shared[number], fence]
+            arguments += step.slots
+        self._words = np.array(words, np.int64)
+        self._slots = np.array(arguments or [0], np.int64)
+        self.program: int = self._words.ctypes.data
+        self.arguments: int = self._slots.ctypes.data
+
+
+class _Context:
+    """What one run needs for itself: the addresses of all slots, the arena, the barrier."""
+
+    def __init__(self, plan: Plan, constants: Bytes) -> None:
+        self.table = (ctypes.c_int64 * max(len(plan.program.slots), 1))()
+        self.address = ctypes.addressof(self.table)
+        self._arena = _aligned(plan.arena_bytes)
+        self._sync = _aligned(SYNC_BYTES)
+        self._sync[:] = 0
+        self.sync: int = self._sync.ctypes.data
+        self._place(plan.constants, constants)
+        self._place(plan.temporaries, self._arena)
+
+    def _place(self, slots: Mapping[int, Placed], memory: Bytes) -> None:
+        base: int = memory.ctypes.data
+        for slot, placed in slots.items():
+            self.table[slot] = base + placed.offset
+
+
+def _aligned(nbytes: int) -> Bytes:
+    """Uninitialised memory whose first byte is aligned for any vector."""
+    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
+    start = -raw.ctypes.data % ALIGNMENT
+    return raw[start : start + nbytes]

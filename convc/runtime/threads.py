@@ -1,0 +1,75 @@
+"""The worker threads: Python owns them, native code is all they run, without the GIL."""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import os
+import threading
+
+from convc import settings
+from convc.backend.native import MAILBOX_BYTES, Native, native
+
+
+class Pool:
+    """Workers shared by all models of the process, started when first needed.
+
+    One run at a time uses them; a second caller meanwhile runs on its own thread alone, with the
+    same result.
+    """
+
+    def __init__(self) -> None:
+        self._busy = threading.Lock()
+        self._boxes: list[ctypes.Array[ctypes.c_char]] = []
+        self._pointers = (ctypes.c_void_p * 0)()
+
+    def run(self, program: int, arguments: int, table: int, sync: int, threads: int) -> None:
+        """Run a program on up to so many threads, the caller being the first."""
+        runtime = runtime_code()
+        if threads > 1 and self._busy.acquire(blocking=False):
+            try:
+                threads = min(threads, 1 + self._grow(threads - 1, runtime))
+                if threads > 1:
+                    boxes = ctypes.addressof(self._pointers)
+                    runtime.launch(boxes, program, arguments, table, sync, threads)
+                    return
+            finally:
+                self._busy.release()
+        runtime.run(program, arguments, table, sync, 0, 1)
+
+    def _grow(self, workers: int, runtime: Native) -> int:
+        """Have at least so many workers, or as many as can be started."""
+        with contextlib.suppress(RuntimeError):  # no more threads
+            while len(self._boxes) < workers:
+                box = ctypes.create_string_buffer(MAILBOX_BYTES + 64)
+                address = -(-ctypes.addressof(box) // 64) * 64
+                name = f"convc-{len(self._boxes) + 1}"
+                thread = threading.Thread(
+                    target=runtime.worker, args=(address,), name=name, daemon=True
+                )
+                thread.start()
+                self._boxes.append(box)
+                aligned = [-(-ctypes.addressof(b) // 64) * 64 for b in self._boxes]
+                self._pointers = (ctypes.c_void_p * len(aligned))(*aligned)
+        return len(self._boxes)
+
+
+_POOL = Pool()
+
+
+def pool() -> Pool:
+    return _POOL
+
+
+def runtime_code() -> Native:
+    return native(settings.number("CONVC_SPIN_US"))
+
+
+def _after_fork() -> None:
+    """A child has none of its parent's threads: it starts its own when it needs them."""
+    global _POOL
+    _POOL = Pool()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,198 @@
+"""A structured reduction, and the schedule that turns it into loops.
+
+A ``Nest`` says what is computed: ``out[axes] = finish(reduce(update))``. A ``Schedule`` says how:
+which axes are parallel, which are unrolled into a tile of register accumulators, which one is
+the vector. Where a tile does not divide its axis, the remainder becomes a second body of the
+narrower width, so that no loop contains a test.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from itertools import product
+from math import prod
+
+from convc.backend.target import Target
+from ir.loops import Affine, Buffer, KernelBuilder
+from ir.loops.nodes import Expr, Load, LoopKind, Scalar
+
+Point = Mapping[str, Affine]  # a value for each axis
+Segment = tuple[int, int, int]  # start, trips, width
+Extent = int | tuple[range, ...]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """``tile`` lists the unrolled axes, outermost first: the order decides register pressure."""
+
+    parallel: tuple[str, ...] = ()
+    tile: tuple[tuple[str, int], ...] = ()
+    vector: tuple[str, int] | None = None
+
+    @property
+    def widths(self) -> dict[str, int]:
+        return dict(self.tile) | (dict([self.vector]) if self.vector else {})
+
+
+@dataclass(frozen=True)
+class Nest:
+    """``axes``: extents (or consecutive ranges) of the free axes, outermost loop first.
+
+    ``reductions``: boxes of reduction axes, run one after the other into one accumulator that
+    starts at ``init``; without any, ``store`` alone is the work. ``update(point, accumulator)``
+    gives the new accumulator, ``store(point, result)`` the element and the value to write.
+    ``guards(point)`` gives (index, extent) pairs outside of which the update is skipped.
+    """
+
+    dtype: Scalar
+    axes: Mapping[str, Extent]
+    store: Callable[[Point, Expr], tuple[Load, Expr]]
+    update: Callable[[Point, Expr], Expr] | None = None
+    reductions: tuple[Mapping[str, range], ...] = ()
+    init: float = 0.0
+    guards: Callable[[Point], Sequence[tuple[Affine, int]]] = field(default=lambda point: ())
+
+
+def segments(extent: Extent, width: int) -> list[Segment]:
+    """Cut each range into whole tiles and a narrower last one."""
+    cuts: list[Segment] = []
+    for part in (range(extent),) if isinstance(extent, int) else extent:
+        whole, rest = divmod(len(part), width)
+        cuts += [(part.start, whole, width)] if whole else []
+        cuts += [(part.stop - rest, 1, rest)] if rest else []
+    return cuts
+
+
+def lower(k: KernelBuilder, nest: Nest, schedule: Schedule) -> None:
+    """Append the nest's loops to the kernel: one perfect nest per combination of segments."""
+    widths = schedule.widths
+    parallel = [axis for axis in nest.axes if axis in schedule.parallel]
+    serial = [axis for axis in nest.axes if axis not in schedule.parallel]
+    for cut in product(*(segments(nest.axes[axis], widths.get(axis, 1)) for axis in parallel)):
+        with ExitStack() as loops:
+            tile = _Tile(k, nest, schedule)
+            for axis, segment in zip(parallel, cut, strict=True):
+                tile = tile.along(axis, segment, loops, "parallel")
+            _serial(tile, serial)
+
+
+@dataclass(frozen=True)
+class _Tile:
+    """Where the loops entered so far have led: a base point and the width of each axis."""
+
+    k: KernelBuilder
+    nest: Nest
+    schedule: Schedule
+    base: Mapping[str, Affine] = field(default_factory=dict)
+    width: Mapping[str, int] = field(default_factory=dict)
+
+    def along(self, axis: str, segment: Segment, loops: ExitStack, kind: LoopKind) -> _Tile:
+        start, trips, width = segment
+        trip = loops.enter_context(self.k.loop(axis, trips, kind))
+        return _Tile(
+            self.k, self.nest, self.schedule,
+            {**self.base, axis: trip * width + start}, {**self.width, axis: width},
+        )  # fmt: skip
+
+    def sweep(self) -> Iterator[tuple[dict[str, Affine], tuple[Affine, ...]]]:
+        """The unrolled and vector loops: yields each point and its accumulator subscript."""
+        axes = [axis for axis, _ in self.schedule.tile]
+        kinds: list[LoopKind] = ["unroll"] * len(axes)
+        if self.schedule.vector:
+            axes.append(self.schedule.vector[0])
+            kinds.append("vector")
+        with ExitStack() as loops:
+            point, offsets = dict(self.base), []
+            for axis, kind in zip(axes, kinds, strict=True):
+                offset = loops.enter_context(self.k.loop(f"{axis}_{kind[0]}", self.width[axis], kind))
+                point[axis] = point[axis] + offset
+                offsets.append(offset)
+            yield point, tuple(offsets)
+
+    def accumulator(self) -> Buffer:
+        shape = tuple(self.width[axis] for axis in self.schedule.widths)
+        return self.k.local("acc", self.nest.dtype, shape or (1,))
+
+
+def _serial(tile: _Tile, axes: list[str]) -> None:
+    if not axes:
+        _body(tile)
+        return
+    width = tile.schedule.widths.get(axes[0], 1)
+    for segment in segments(tile.nest.axes[axes[0]], width):
+        with ExitStack() as loops:
+            _serial(tile.along(axes[0], segment, loops, "for"), axes[1:])
+
+
+def _body(tile: _Tile) -> None:
+    """One register tile: start the accumulators, run the reductions, store."""
+    k, nest = tile.k, tile.nest
+    start = k.constant(nest.init, nest.dtype)
+    if not nest.reductions:
+        for point, _ in tile.sweep():
+            k.store(*nest.store(point, start))
+        return
+    accumulator = tile.accumulator()
+    for _, offsets in tile.sweep():
+        k.store(accumulator[offsets or (0,)], start)
+    for box in nest.reductions:
+        _reduce(tile, accumulator, box)
+    for point, offsets in tile.sweep():
+        k.store(*nest.store(point, accumulator[offsets or (0,)]))
+
+
+def _reduce(tile: _Tile, accumulator: Buffer, box: Mapping[str, range]) -> None:
+    k, nest = tile.k, tile.nest
+    assert nest.update is not None
+    with ExitStack() as loops:
+        position = {a: loops.enter_context(k.loop(a, extent)) for a, extent in box.items()}
+        for point, offsets in tile.sweep():
+            full = {**point, **position}
+            with ExitStack() as guards:
+                for index, extent in nest.guards(full):
+                    guards.enter_context(k.guard(index, extent))
+                element = accumulator[offsets or (0,)]
+                k.store(element, nest.update(full, element))
+
+
+@functools.lru_cache(maxsize=4096)
+def register_tile(
+    target: Target, pixels: tuple[int, ...], blocks: int, deepest: int = 4
+) -> tuple[tuple[int, ...], int]:
+    """Widths of the pixel axes and of the channel-block axis that take the fewest cycles.
+
+    A tile of p pixels and b vectors needs p*b accumulators, b registers for the weights and one
+    for a broadcast. Per reduction step it costs the most of: p*b multiply-adds at two a cycle,
+    p+b loads at two a cycle, and four cycles of latency; remainders are counted as they run.
+    """
+    best: tuple[float, int] = (float("inf"), 0)
+    choice = ((1,) * len(pixels), 1)
+    for b in range(1, min(blocks, deepest) + 1):
+        most = (target.registers - b - 1) // b
+        for shape in _pixel_tiles(pixels, most):
+            cuts = [segments(n, w) for n, w in zip((*pixels, blocks), (*shape, b), strict=True)]
+            cycles = sum(
+                prod(trips for _, trips, _ in combination)
+                * _tile_cycles(prod(w for *_, w in combination[:-1]), combination[-1][2])
+                for combination in product(*cuts)
+            )
+            bodies = prod(map(len, cuts))
+            if (cycles * (1 + 0.01 * bodies), bodies) < best:
+                best, choice = (cycles * (1 + 0.01 * bodies), bodies), (shape, b)
+    return choice
+
+
+def _pixel_tiles(pixels: tuple[int, ...], most: int) -> Iterator[tuple[int, ...]]:
+    if not pixels:
+        yield ()
+        return
+    for width in range(min(pixels[-1], most), 0, -1):  # wide first: it wins ties
+        for outer in _pixel_tiles(pixels[:-1], most // width):
+            yield (*outer, width)
+
+
+def _tile_cycles(pixels: int, blocks: int) -> float:
+    return max(pixels * blocks / 2, (pixels + blocks) / 2, 4.0) + 0.1

@@ -1,0 +1,1 @@
+"""Training: data sets, optimisers and loops over compiled gradient graphs."""

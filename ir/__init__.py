@@ -1,0 +1,65 @@
+"""What a convolutional program means: typed graphs of ops on tensors, printed, parsed, checked,
+differentiated and interpreted in numpy."""
+
+from ir.autodiff import vjp
+from ir.builder import Builder, Value
+from ir.dims import Dim, Sym, bind, parse_dim, symbol, symbols
+from ir.errors import (
+    AttributeValueError,
+    DTypeError,
+    Error,
+    GradientError,
+    GraphError,
+    InputError,
+    ParseError,
+    ShapeError,
+    WeightsError,
+)
+from ir.files import load, save
+from ir.graph import Graph, Node
+from ir.inputs import check_inputs
+from ir.interpreter import interpret, values
+from ir.op import Cost, Example, Op
+from ir.ops import OP_BY_NAME, OPS
+from ir.rewrite import dead_code
+from ir.text import parse, to_text
+from ir.types import Array, DType, TensorType
+
+__all__ = [
+    "OPS",
+    "OP_BY_NAME",
+    "Array",
+    "AttributeValueError",
+    "Builder",
+    "Cost",
+    "DType",
+    "DTypeError",
+    "Dim",
+    "Error",
+    "Example",
+    "GradientError",
+    "Graph",
+    "GraphError",
+    "InputError",
+    "Node",
+    "Op",
+    "ParseError",
+    "ShapeError",
+    "Sym",
+    "TensorType",
+    "Value",
+    "WeightsError",
+    "bind",
+    "check_inputs",
+    "dead_code",
+    "interpret",
+    "load",
+    "parse",
+    "parse_dim",
+    "save",
+    "symbol",
+    "symbols",
+    "to_text",
+    "values",
+    "vjp",
+]

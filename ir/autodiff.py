@@ -1,0 +1,83 @@
+"""Reverse-mode differentiation: a gradient is a graph like any other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from ir.builder import Builder, Value
+from ir.errors import Error, GradientError, did_you_mean
+from ir.graph import Graph, Node
+from ir.ops.shape import Expand
+from ir.rewrite import dead_code
+from ir.types import TensorType
+
+
+def vjp(graph: Graph, wrt: Sequence[str]) -> Graph:
+    """The graph that also computes vector-Jacobian products.
+
+    Its inputs are those of `graph` and `grad_<output>` for each float output; its outputs are
+    those of `graph` and `grad_<name>` for each input or weight in `wrt`: the gradient of
+    Σ ⟨grad_<output>, output⟩. Uses of one value add up; a name that no output depends on has a
+    zero gradient. Raises GradientError for names that are not float inputs or weights, and where
+    an op provides no derivative; GraphError when a `grad_` name is taken.
+    """
+    _check(graph, wrt)
+    b = Builder.of(graph)
+    needed = _dependents(graph, wrt)
+    parts: dict[str, list[Value]] = {}
+    for public, value in graph.outputs.items():
+        if graph.types[value].dtype.is_float:
+            upstream = b.input(f"grad_{public}", graph.types[value])
+            parts.setdefault(value, []).append(upstream)
+    for node in reversed(graph.nodes):
+        if needed.intersection(node.outputs) and any(name in parts for name in node.outputs):
+            _differentiate(b, node, needed, parts)
+    for name in wrt:
+        b.output(f"grad_{name}", _total(b, graph.types[name], parts.get(name, [])))
+    return dead_code(b.build())
+
+
+def _check(graph: Graph, wrt: Sequence[str]) -> None:
+    known = [*graph.inputs, *graph.weights]
+    for name in wrt:
+        if name not in known:
+            hint = did_you_mean(name, known)
+            raise GradientError(f"'{name}' is not an input or weight of '{graph.name}'{hint}")
+        if not graph.types[name].dtype.is_float:
+            raise GradientError(f"'{name}' is {graph.types[name]}; integers have no gradient")
+
+
+def _dependents(graph: Graph, wrt: Sequence[str]) -> set[str]:
+    """The float values on a path from `wrt`; only these need gradients."""
+    found = set(wrt)
+    for node in graph.nodes:
+        if found.intersection(node.inputs):
+            found.update(name for name in node.outputs if graph.types[name].dtype.is_float)
+    return found
+
+
+def _differentiate(b: Builder, node: Node, needed: set[str], parts: dict[str, list[Value]]) -> None:
+    """Add what one node contributes to the gradients of its inputs."""
+    inputs = [b.value(name) for name in node.inputs]
+    outputs = [b.value(name) for name in node.outputs]
+    upstream = [_total(b, value.type, parts.get(value.name, [])) for value in outputs]
+    try:
+        grads = node.op.grad(b, inputs, outputs, upstream)
+    except Error as error:
+        raise error.within(f"gradient of {node}") from error
+    for name, grad in zip(node.inputs, grads, strict=True):
+        if grad is not None and name in needed:
+            parts.setdefault(name, []).append(grad)
+
+
+def _total(b: Builder, type: TensorType, parts: list[Value]) -> Value:
+    """The sum of the parts; without any, zeros that depend on no data, so no NaN gets in."""
+    if not parts:
+        zero = b.weight(b.fresh("zero"), np.zeros((), type.dtype.numpy))
+        return b.add(Expand(type.shape), zero)
+    total = parts[0]
+    for part in parts[1:]:
+        total = total + part
+    return total

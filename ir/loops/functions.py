@@ -1,0 +1,88 @@
+"""The functions of the kernel language: arity, typing rule and meaning, in one table.
+
+The code generator has a table with the same keys; a test holds that they agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from ir.loops.nodes import Scalar
+
+Typing = Callable[[tuple[Scalar, ...]], Scalar | None]
+FLOATS: tuple[Scalar, ...] = ("f32", "f64")
+
+
+@dataclass(frozen=True)
+class Function:
+    """``typing`` gives the result type, or None where the argument types are wrong."""
+
+    arity: int
+    typing: Typing
+    evaluate: Callable[..., Any]
+
+
+def _numeric(types: tuple[Scalar, ...]) -> Scalar | None:
+    return types[0] if types[0] != "bool" and len(set(types)) == 1 else None
+
+
+def _floating(types: tuple[Scalar, ...]) -> Scalar | None:
+    return types[0] if types[0] in FLOATS and len(set(types)) == 1 else None
+
+
+def _comparison(types: tuple[Scalar, ...]) -> Scalar | None:
+    return "bool" if _numeric(types) else None
+
+
+def _logical(types: tuple[Scalar, ...]) -> Scalar | None:
+    return "bool" if set(types) == {"bool"} else None
+
+
+def _selection(types: tuple[Scalar, ...]) -> Scalar | None:
+    return types[1] if types[0] == "bool" and types[1] == types[2] else None
+
+
+def _conversion(result: Scalar) -> Typing:
+    return lambda types: result if types[0] != "bool" else None
+
+
+def _fma(a: Any, b: Any, c: Any) -> Any:
+    """``a*b + c``; in f32 with one rounding (up to a double rounding), as the hardware does."""
+    if np.result_type(a, b, c) == np.float32:
+        return (np.float64(a) * b + c).astype(np.float32)
+    return a * b + c
+
+
+def _select(condition: Any, yes: Any, no: Any) -> Any:
+    return np.where(condition, yes, no)[()]
+
+
+FUNCTIONS: dict[str, Function] = {
+    "add": Function(2, _numeric, np.add),
+    "sub": Function(2, _numeric, np.subtract),
+    "mul": Function(2, _numeric, np.multiply),
+    "div": Function(2, _floating, np.divide),
+    "fma": Function(3, _floating, _fma),
+    "max": Function(2, _floating, np.maximum),  # NaN if either is NaN
+    "min": Function(2, _floating, np.minimum),
+    "neg": Function(1, _numeric, np.negative),
+    "exp": Function(1, _floating, np.exp),
+    "log": Function(1, _floating, np.log),
+    "sqrt": Function(1, _floating, np.sqrt),
+    "lt": Function(2, _comparison, np.less),
+    "le": Function(2, _comparison, np.less_equal),
+    "gt": Function(2, _comparison, np.greater),
+    "ge": Function(2, _comparison, np.greater_equal),
+    "eq": Function(2, _comparison, np.equal),
+    "isnan": Function(1, lambda types: "bool" if _floating(types) else None, np.isnan),
+    "and": Function(2, _logical, np.logical_and),
+    "or": Function(2, _logical, np.logical_or),
+    "not": Function(1, _logical, np.logical_not),
+    "select": Function(3, _selection, _select),
+    "f32": Function(1, _conversion("f32"), np.float32),
+    "f64": Function(1, _conversion("f64"), np.float64),
+}

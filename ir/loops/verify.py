@@ -1,0 +1,158 @@
+"""Check a kernel: names, types, and that every access is in bounds for every iteration.
+
+Bounds are proved by interval arithmetic over the static loop ranges; a guard adds the interval
+of its own index expression. What this accepts cannot read or write outside its buffers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from ir.errors import Error
+from ir.loops.functions import FUNCTIONS
+from ir.loops.nodes import (
+    Affine,
+    Call,
+    Const,
+    Expr,
+    Guard,
+    Kernel,
+    Load,
+    Local,
+    Loop,
+    Param,
+    Position,
+    Scalar,
+    Stmt,
+    Store,
+)
+
+
+class KernelError(Error):
+    """A kernel is ill-formed: the message names the kernel, the statement and the reason."""
+
+
+@dataclass
+class _Scope:
+    buffers: dict[str, Param | Local]
+    ranges: dict[str, tuple[int, int]] = field(default_factory=dict)
+    known: dict[Affine, tuple[int, int]] = field(default_factory=dict)  # from guards
+    vector: str | None = None
+
+    def inner(self) -> _Scope:
+        return _Scope(dict(self.buffers), dict(self.ranges), dict(self.known), self.vector)
+
+    def interval(self, index: Affine) -> tuple[int, int]:
+        low, high = index.interval(self.ranges)
+        for guarded, (glow, ghigh) in self.known.items():
+            difference = index - guarded
+            if not difference.terms:  # the same expression up to a constant
+                low = max(low, glow + difference.constant)
+                high = min(high, ghigh + difference.constant)
+        return low, high
+
+
+def verify(kernel: Kernel) -> None:
+    """Raise ``KernelError`` unless the kernel is well-typed and every access is in bounds."""
+    names = [param.name for param in kernel.params]
+    if len(set(names)) != len(names):
+        raise KernelError(f"kernel {kernel.name}: parameter names repeat: {names}")
+    scope = _Scope({param.name: param for param in kernel.params})
+    try:
+        _check_block(kernel.body, scope, parallel=True)
+    except KernelError as error:
+        raise KernelError(f"kernel {kernel.name}: {error}") from None
+
+
+def _check_block(body: tuple[Stmt, ...], scope: _Scope, parallel: bool) -> None:
+    for stmt in body:
+        if isinstance(stmt, Store):
+            _check_store(stmt, scope)
+        elif isinstance(stmt, Local):
+            if stmt.name in scope.buffers or stmt.dtype == "bool" or min(stmt.shape, default=1) < 1:
+                raise KernelError(f"local {stmt.name}: name taken, bad type or empty shape")
+            scope.buffers[stmt.name] = stmt
+        elif isinstance(stmt, Guard):
+            inner = scope.inner()
+            _check_variables(stmt.index, scope)
+            if scope.vector and stmt.index.coefficient(scope.vector):
+                raise KernelError(f"guard on {stmt.index}: lanes of a vector loop cannot diverge")
+            inner.known[stmt.index] = (stmt.low, stmt.high - 1)
+            _check_block(stmt.body, inner, parallel=False)
+        else:
+            _check_loop(stmt, scope, parallel)
+
+
+def _check_loop(loop: Loop, scope: _Scope, parallel: bool) -> None:
+    if loop.variable in scope.ranges or loop.variable in scope.buffers:
+        raise KernelError(f"loop {loop.variable}: the name is taken")
+    if loop.extent < 1:
+        raise KernelError(f"loop {loop.variable}: empty range {loop.start}..{loop.stop}")
+    if scope.vector:
+        raise KernelError(f"loop {loop.variable}: a vector loop contains no other loop")
+    if loop.kind == "parallel":
+        perfect = len(loop.body) == 1 or not any(
+            isinstance(s, Loop) and s.kind == "parallel" for s in loop.body
+        )
+        if not parallel or not perfect:
+            raise KernelError(f"loop {loop.variable}: parallel loops stand outermost, one in one")
+    inner = scope.inner()
+    inner.ranges[loop.variable] = (loop.start, loop.stop - 1)
+    inner.vector = loop.variable if loop.kind == "vector" else None
+    _check_block(loop.body, inner, parallel=loop.kind == "parallel")
+
+
+def _check_store(store: Store, scope: _Scope) -> None:
+    target = store.target
+    buffer = _check_access(target, scope)
+    if isinstance(buffer, Param) and not buffer.writable:
+        raise KernelError(f"store to {target.buffer}: the parameter is read-only")
+    if scope.vector and not any(i.coefficient(scope.vector) for i in target.index):
+        raise KernelError(f"store to {target.buffer}: the lanes of {scope.vector} would collide")
+    dtype = type_of(store.value, scope)
+    if dtype != buffer.dtype:
+        raise KernelError(f"store to {target.buffer}: {dtype} into {buffer.dtype}")
+
+
+def _check_access(access: Load, scope: _Scope) -> Param | Local:
+    buffer = scope.buffers.get(access.buffer)
+    if buffer is None:
+        raise KernelError(f"unknown buffer {access.buffer}")
+    if len(access.index) != len(buffer.shape):
+        raise KernelError(
+            f"{access.buffer}: {len(access.index)} subscripts for shape {buffer.shape}"
+        )
+    for axis, (index, extent) in enumerate(zip(access.index, buffer.shape, strict=True)):
+        _check_variables(index, scope)
+        low, high = scope.interval(index)
+        if low < 0 or high >= extent:
+            raise KernelError(
+                f"{access.buffer}: axis {axis} of extent {extent} subscripted by {index}, "
+                f"which reaches {low}..{high}"
+            )
+    return buffer
+
+
+def _check_variables(index: Affine, scope: _Scope) -> None:
+    for name, _ in index.terms:
+        if name not in scope.ranges:
+            raise KernelError(f"unknown loop variable {name} in {index}")
+
+
+def type_of(expr: Expr, scope: _Scope) -> Scalar:
+    """The type of an expression; raises ``KernelError`` where it is ill-typed."""
+    if isinstance(expr, Const):
+        return expr.dtype
+    if isinstance(expr, Load):
+        return _check_access(expr, scope).dtype
+    if isinstance(expr, Position):
+        _check_variables(expr.index, scope)
+        return "i64"
+    if not isinstance(expr, Call) or expr.function not in FUNCTIONS:
+        raise KernelError(f"unknown expression {expr!r}")
+    function = FUNCTIONS[expr.function]
+    types = tuple(type_of(arg, scope) for arg in expr.args)
+    result = function.typing(types) if len(types) == function.arity else None
+    if result is None:
+        raise KernelError(f"{expr.function}({', '.join(types)}) is not defined")
+    return result

@@ -1,0 +1,108 @@
+"""Gradients of whole graphs."""
+
+import numpy as np
+import pytest
+
+import ir
+
+
+def simple_cnn():
+    """Conv, relu, dense, squared loss, each with one channel."""
+    b = ir.Builder("simple")
+    x, y = b.input("x", "f64[1, 1, 4]"), b.input("y", "f64[1, 1]")
+    w1 = b.weight("w1", np.array([[[0.5, -1, 2]]]))
+    w2 = b.weight("w2", np.array([[1.0], [2], [-1], [0.5]]))
+    a = b.dense(b.flatten(b.relu(b.conv(x, w1, pad="same"))), w2)
+    b.output("a", a)
+    b.output("loss", b.squared_loss(a, y))
+    return b.build()
+
+
+def test_a_worked_example():
+    back = ir.vjp(simple_cnn(), ["w1", "w2"])
+    assert list(back.inputs) == ["x", "y", "grad_a", "grad_loss"]
+    assert list(back.outputs) == ["a", "loss", "grad_w1", "grad_w2"]
+    inputs = {"x": np.array([[[1, -2, 3, 0.5]]]), "y": np.ones((1, 1))}
+    upstream = {"grad_a": np.zeros((1, 1)), "grad_loss": np.ones(())}
+    got = ir.interpret(back, {**inputs, **upstream})
+    assert got["loss"] == 272.25
+    assert got["grad_w1"].ravel().tolist() == [115.5, -123.75, 198]
+    assert got["grad_w2"].ravel().tolist() == [0, 280.5, 0, 33]
+
+
+def test_gradients_towards_unasked_inputs_are_not_emitted():
+    back = ir.vjp(simple_cnn(), ["w2"])
+    assert not {"conv_input_grad", "conv_weight_grad"} & {node.op.name for node in back.nodes}
+
+
+def test_uses_of_one_value_add_up_with_symbolic_shapes():
+    b = ir.Builder()
+    x = b.input("x", "f64[N, 3]")
+    b.output("y", x * x + x)
+    b.output("same", x)
+    back = ir.vjp(b.build(), ["x"])
+    assert str(back.types[back.outputs["grad_x"]]) == "f64[N, 3]"
+    data, one = np.arange(6.0).reshape(2, 3), np.ones((2, 3))
+    got = ir.interpret(back, {"x": data, "grad_y": one, "grad_same": 10 * one})
+    assert np.array_equal(got["grad_x"], 2 * data + 11)
+
+
+def test_a_name_without_influence_has_a_zero_gradient_even_beside_nan():
+    b = ir.Builder()
+    x, z = b.input("x", "f32[N, 3]"), b.input("z", "f32[N, 2]")
+    w = b.weight("w", np.full(2, np.nan, np.float32))
+    b.output("y", b.relu(x))
+    b.bias(z, w)
+    back = ir.vjp(b.build(), ["z", "w"])
+    ones = np.ones((2, 3), np.float32)
+    got = ir.interpret(back, {"x": ones, "z": np.full((2, 2), np.nan, np.float32), "grad_y": ones})
+    assert np.array_equal(got["grad_z"], np.zeros((2, 2)))
+    assert np.array_equal(got["grad_w"], np.zeros(2))
+
+
+def test_integers_and_unknown_names_have_no_gradient():
+    b = ir.Builder()
+    p, labels = b.input("p", "f32[N, 3]"), b.input("labels", "i64[N]")
+    b.output("f", b.cross_entropy(p, labels))
+    b.output("labels", labels)
+    graph = b.build()
+    assert list(ir.vjp(graph, ["p"]).inputs) == ["p", "labels", "grad_f"]
+    with pytest.raises(ir.GradientError, match=r"'labels' is i64.*integers"):
+        ir.vjp(graph, ["labels"])
+    with pytest.raises(ir.GradientError, match="'q' is not an input or weight"):
+        ir.vjp(graph, ["q"])
+
+
+def test_a_missing_second_derivative_names_the_node():
+    b = ir.Builder()
+    p, labels = b.input("p", "f32[N, 3]"), b.input("labels", "i64[N]")
+    b.output("f", b.cross_entropy(p, labels))
+    once = ir.vjp(b.build(), ["p"])
+    renamed = once.replace(outputs={"dp": once.outputs["grad_p"]})
+    with pytest.raises(ir.GradientError, match=r"gradient of node 'cross_entropy_grad'.*second"):
+        ir.vjp(renamed, ["p"])
+
+
+def test_differentiating_twice_gives_hessian_vector_products():
+    b = ir.Builder()
+    x = b.input("x", "f64[1, 1, 5]")
+    b.output("y", b.sum(b.mul(b.conv(x, x), b.conv(x, x))))
+    once = ir.vjp(b.build(), ["x"])
+    twice = ir.vjp(once.replace(outputs={"dx": once.outputs["grad_x"]}), ["x"])
+    rng = np.random.default_rng(0)
+    data, v = rng.standard_normal((1, 1, 5)), rng.standard_normal((1, 1, 5))
+    got = ir.interpret(twice, {"x": data, "grad_y": np.ones(()), "grad_dx": v})["grad_x"]
+    square = np.sum(data**2)
+    np.testing.assert_allclose(got, 4 * square * v + 8 * np.sum(data * v) * data)
+
+
+def test_an_unused_op_without_gradient_does_no_harm():
+    example = ir.OP_BY_NAME["fused"].examples()[0]
+    b = ir.Builder()
+    x, w = (b.input(name, type) for name, type in zip("xw", example.inputs, strict=True))
+    z = b.input("z", "f32[2]")
+    b.output("y", b.add(example.op, x, w))
+    b.output("r", b.relu(z))
+    ir.vjp(b.build(), ["z"])
+    with pytest.raises(ir.GradientError, match="before fusing"):
+        ir.vjp(b.build(), ["x"])

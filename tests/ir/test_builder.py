@@ -1,0 +1,98 @@
+"""The builder: names, defaults, operators, errors that say where."""
+
+import numpy as np
+import pytest
+
+import ir
+from ir.ops import AveragePool, Conv, Reshape
+
+
+def start(type="f32[N, 3, 8, 9]"):
+    b = ir.Builder()
+    return b, b.input("x", type)
+
+
+def test_names_derive_from_the_op():
+    b, x = start()
+    assert [b.relu(x).name for _ in range(3)] == ["relu", "relu_1", "relu_2"]
+    assert b.relu(x, name="act").name == "act"
+    with pytest.raises(ir.GraphError, match="'act' is defined twice"):
+        b.relu(x, name="act")
+
+
+def test_operators_and_the_named_methods():
+    b, x = start("f32[2, 3]")
+    y = (x + x) * x - 0.5 * x
+    b.output("y", b.plus(y, b.mul(x, b.sub(x, x))))
+    data = np.arange(6, dtype=np.float32).reshape(2, 3)
+    got = ir.interpret(b.build(), {"x": data})["y"]
+    assert np.array_equal(got, 2 * data * data - data / 2)
+
+
+def test_geometry_defaults():
+    b, x = start()
+    w = b.weight("w", np.zeros((4, 3, 3, 2), np.float32))
+    b.conv(x, w, pad="full", dilation=2, stride=(1, 2))
+    b.average_pool(x, 2)
+    ops = [node.op for node in b._nodes]
+    assert ops[0] == Conv((1, 2), ((4, 4), (2, 2)), (2, 2), 1)
+    assert ops[1] == AveragePool((2, 2), (2, 2), ((0, 0), (0, 0)), "drop")
+
+
+def test_transposed_and_weight_gradient_methods():
+    b, x = start()
+    w = b.weight("w", np.zeros((4, 3, 3, 3), np.float32))
+    g = b.conv(x, w, stride=2, pad=1)
+    assert b.conv_transpose(w, g, x.shape[2:], stride=2, pad=1).shape == x.shape
+    assert b.conv_weight_grad(g, x, (3, 3), stride=2, pad=1).shape == w.shape
+
+
+def test_reshape_works_out_one_extent():
+    b, x = start()
+    assert b.reshape(x, (-1, 8, 9)).shape == (3 * ir.symbol("N"), 8, 9)
+    assert str(b.flatten(x).type) == "f32[N, 216]"
+    assert b.build().nodes[0].op == Reshape((3 * ir.symbol("N"), 8, 9))
+    for to in ((-1, -1), (-1, 7), (-1, 0)):
+        with pytest.raises(ir.ShapeError, match="undetermined"):
+            b.reshape(x, to)
+
+
+def test_axes_may_count_from_the_end():
+    b, x = start()
+    assert b.sum(x, -1).shape == x.shape[:3] and b.sum(x).shape == ()
+    assert b.softmax(x, -1).type == x.type
+
+
+def test_errors_name_the_op_and_its_operands():
+    b, x = start()
+    w = b.weight("w", np.zeros((4, 2, 3, 3), np.float32))
+    with pytest.raises(ir.ShapeError, match=r"conv\(%x: f32\[N, 3, 8, 9\], %w: .*reads 2 channels"):
+        b.conv(x, w)
+    with pytest.raises(ir.AttributeValueError, match="not a mode"):
+        b.conv(x, w, pad="SAME")
+    with pytest.raises(ir.AttributeValueError, match="2 axes"):
+        b.conv(x, w, stride=(1, 1, 1))
+    with pytest.raises(ir.AttributeValueError, match="pair"):
+        b.conv(x, w, pad=[(1,), (1,)])
+    with pytest.raises(ir.GraphError, match="not a value of builder"):
+        b.relu(start()[1])
+
+
+def test_bad_types_and_weights_are_refused():
+    b = ir.Builder()
+    with pytest.raises(ir.ShapeError, match="cannot read type"):
+        b.input("x", "f32(3)")
+    with pytest.raises(ir.DTypeError, match="not supported"):
+        b.input("x", "f16[3]")
+    with pytest.raises(ir.DTypeError, match="int32"):
+        b.weight("w", np.zeros(3, np.int32))
+
+
+def test_a_builder_can_continue_a_graph():
+    b, x = start("f32[2, 3]")
+    b.output("y", b.relu(x))
+    more = ir.Builder.of(b.build())
+    more.output("z", more.relu(more.value("relu")))
+    assert list(more.build().outputs) == ["y", "z"]
+    with pytest.raises(ir.GraphError, match="did you mean 'relu'"):
+        more.value("rleu")

@@ -1,0 +1,108 @@
+"""What every op in the registry must satisfy, on every one of its examples."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+import ir
+
+EXAMPLES = [
+    pytest.param(example, id=f"{op.name}: {example.name}")
+    for op in ir.OPS
+    for example in op.examples()
+]
+NO_GRADIENT = {"cross_entropy_grad", "softmax_cross_entropy_grad", "fused"}
+
+
+def graph_of(example):
+    b = ir.Builder("one")
+    values = [b.input(f"in{i}", type) for i, type in enumerate(example.inputs)]
+    b.output("y", b.add(example.op, *values))
+    return b.build()
+
+
+def named(arrays):
+    return {f"in{i}": array for i, array in enumerate(arrays)}
+
+
+@pytest.mark.parametrize("op", ir.OPS, ids=lambda op: op.name)
+def test_an_op_has_a_name_a_formula_and_enough_examples(op):
+    examples = op.examples()
+    assert ir.OP_BY_NAME[op.name] is op and op.formula and op.__doc__
+    assert 5 <= len(examples) <= 13
+    assert len({example.name for example in examples}) == len(examples)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_infer_and_evaluate_agree_and_keep_the_element_type(example, dtype):
+    arrays = example.arrays(np.random.default_rng(0), dtype)
+    types = [ir.TensorType.of(array) for array in arrays]
+    results = example.op.evaluate(*arrays)
+    assert tuple(map(ir.TensorType.of, results)) == example.op.infer(*types)
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_text_form_round_trips(example):
+    graph = graph_of(example)
+    assert ir.parse(str(graph)) == graph
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_the_cost_counts_every_byte_once(example):
+    cost = example.op.cost(*example.inputs)
+    types = [*example.inputs, *example.op.infer(*example.inputs)]
+    assert cost.bytes == sum(type.nbytes for type in types)
+    assert cost.flops >= 0
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_wrong_operands_are_refused_with_the_name_of_the_op(example):
+    wrong = [dataclasses.replace(type, dtype=ir.DType.INT64) for type in example.inputs]
+    moved = {"reshape", "transpose", "expand"}
+    if example.op.name not in moved:
+        with pytest.raises(ir.DTypeError, match=getattr(example.op, "root", example.op).name):
+            example.op.infer(*wrong)
+    with pytest.raises(ir.GraphError, match="operands"):
+        example.op.result_types([*example.inputs, *example.inputs, *example.inputs])
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_gradients_are_the_finite_differences(example):
+    graph = graph_of(example).with_dtype("f64")
+    rng = np.random.default_rng(1)
+    inputs = named(example.arrays(rng, "float64"))
+    wrt = [name for name, type in graph.inputs.items() if type.dtype.is_float]
+    if example.op.name in NO_GRADIENT:
+        with pytest.raises(ir.GradientError, match=example.op.name):
+            ir.vjp(graph, wrt)
+        return
+    upstream = np.asarray(rng.standard_normal(graph.types[graph.outputs["y"]].static_shape))
+    back = ir.interpret(ir.vjp(graph, wrt), {**inputs, "grad_y": upstream})
+    for name in wrt:
+        for _ in range(2):
+            step = np.asarray(rng.standard_normal(inputs[name].shape))
+            slope = directional(graph, inputs, name, step, upstream)
+            got = np.sum(back[f"grad_{name}"] * step)
+            np.testing.assert_allclose(got, slope, rtol=1e-6, atol=1e-6)
+
+
+def directional(graph, inputs, name, step, upstream, h=1e-6):
+    """The central difference of ⟨upstream, y⟩ along `step` in one input."""
+
+    def at(distance):
+        moved = np.asarray(inputs[name] + distance * step)
+        return np.sum(ir.interpret(graph, {**inputs, name: moved})["y"] * upstream)
+
+    return (at(h) - at(-h)) / (2 * h)
+
+
+def test_integer_data_are_whole_and_labels_in_range():
+    rng = np.random.default_rng(0)
+    for op in ir.OPS:
+        for example in op.examples():
+            for array, type in zip(example.arrays(rng, integers=True), example.inputs, strict=True):
+                assert np.array_equal(array, np.round(array))
+                if type.dtype is ir.DType.INT64:
+                    assert np.all((array >= 0) & (array < example.high))

@@ -97,7 +97,7 @@ class Total(PlainData):
 @contextmanager
 def _sum_to(k: KernelBuilder, result: Buffer, count: int) -> Iterator[Buffer]:
     """An accumulator; its value divided by ``count`` is stored at the end. One task in all."""
-    with k.loop("once", 1, "parallel", keep=True):
+    with k.loop("once", 1, "parallel"):
         total = k.local("total", result.dtype, (1,))
         k.store(total[0], k.constant(0, result.dtype))
         yield total

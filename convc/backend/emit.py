@@ -105,6 +105,9 @@ class _Emitter:
         with self._runtime_loop(begin, end) as task:
             position = task
             for loop in reversed(loops):
+                if loop.extent == 1:
+                    self.constants[loop.variable] = loop.start
+                    continue
                 remainder = position
                 if loop is not loops[0]:
                     remainder = self.builder.urem(position, I64(loop.extent))

@@ -15,7 +15,7 @@ from convc.backend.target import Target, available
 from convc.errors import Error, TargetError
 from convc.lowering import Step
 from convc.plan import ALIGNMENT, Placed, Plan
-from convc.runtime.threads import pool
+from convc.runtime.threads import pool, runtime_code
 
 Bytes = npt.NDArray[np.uint8]
 SMALL = 40e-6  # seconds of shareable work below which a run stays on one thread
@@ -35,6 +35,7 @@ class Executable:
         self._constants = _aligned(plan.constant_bytes)
         self._prepare(target)
         self._code = _Code(plan.steps, target, self._kept)
+        self._runtime = runtime_code()
         self._contexts: deque[_Context] = deque()
         self._inputs = tuple(plan.program.inputs.values())
         self._outputs = tuple(plan.program.outputs.values())
@@ -54,7 +55,10 @@ class Executable:
         for slot, address in zip(self._outputs, outputs, strict=True):
             table[slot] = address
         code = self._code
-        pool().run(code.program, code.arguments, context.address, context.sync, self.threads)
+        if self.threads == 1:
+            self._runtime.run(code.program, code.arguments, context.address, context.sync, 0, 1)
+        else:
+            pool().run(code.program, code.arguments, context.address, context.sync, self.threads)
         self._contexts.append(context)
 
     def constant(self, slot: int) -> Bytes:
@@ -72,7 +76,7 @@ class Executable:
         if self.plan.prepare:
             code = _Code(self.plan.prepare, target, self._kept)
             context = _Context(self.plan, self._constants)
-            pool().run(code.program, code.arguments, context.address, context.sync, 1)
+            runtime_code().run(code.program, code.arguments, context.address, context.sync, 0, 1)
 
 
 class _Code:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import os
 import threading
 
@@ -22,10 +23,11 @@ class Pool:
         self._busy = threading.Lock()
         self._boxes: list[ctypes.Array[ctypes.c_char]] = []
         self._pointers = (ctypes.c_void_p * 0)()
+        self._runtime = runtime_code()
 
     def run(self, program: int, arguments: int, table: int, sync: int, threads: int) -> None:
         """Run a program on up to so many threads, the caller being the first."""
-        runtime = runtime_code()
+        runtime = self._runtime
         if threads > 1 and self._busy.acquire(blocking=False):
             try:
                 threads = min(threads, 1 + self._grow(threads - 1, runtime))
@@ -54,22 +56,16 @@ class Pool:
         return len(self._boxes)
 
 
-_POOL = Pool()
-
-
-def pool() -> Pool:
-    return _POOL
-
-
 def runtime_code() -> Native:
+    """The native runtime with the spinning time that the environment asks for."""
     return native(settings.number("CONVC_SPIN_US"))
 
 
-def _after_fork() -> None:
-    """A child has none of its parent's threads: it starts its own when it needs them."""
-    global _POOL
-    _POOL = Pool()
+@functools.cache
+def pool() -> Pool:
+    """The process's pool."""
+    return Pool()
 
 
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork)
+if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
+    os.register_at_fork(after_in_child=pool.cache_clear)

@@ -81,11 +81,11 @@ class KernelBuilder:
 
     @contextmanager
     def loop(
-        self, name: str, extent: int | range, kind: LoopKind = "for", keep: bool = False
+        self, name: str, extent: int | range, kind: LoopKind = "for"
     ) -> Iterator[Affine]:
-        """A loop over ``range(extent)``; one that runs once leaves no loop unless ``keep``."""
+        """A loop over ``range(extent)``; one that runs once leaves no loop, unless it is a task."""
         bounds = extent if isinstance(extent, range) else range(extent)
-        if len(bounds) == 1 and not keep:
+        if len(bounds) == 1 and kind != "parallel":
             yield Affine.of(bounds.start)
             return
         variable = self._fresh(name)

@@ -58,6 +58,8 @@ def verify(kernel: Kernel) -> None:
     if len(set(names)) != len(names):
         raise KernelError(f"kernel {kernel.name}: parameter names repeat: {names}")
     scope = _Scope({param.name: param for param in kernel.params})
+    if not all(isinstance(nest, Loop) for nest in kernel.body):
+        raise KernelError(f"kernel {kernel.name}: its nests are independent tasks, so each is a loop")
     try:
         _check_block(kernel.body, scope, parallel=True)
     except KernelError as error:

@@ -1,0 +1,103 @@
+"""``convc compile``: a model to an object file and a C header."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import ir
+from convc.backend.aot import Argument, arguments, c_name, header, object_code
+from convc.backend.target import available, target_named
+from convc.errors import TargetError
+from convc.frontends import load
+from convc.model import Options, Stages, stages
+from convc.passes import PIPELINE
+from convc.runtime.executable import Executable
+from convc.tools.arguments import parse_sizes
+
+HELP = "write a model as an object file with a C header"
+EPILOG = """\
+example:
+  convc compile lenet.ir --output build --sizes N=1
+  cc main.c build/lenet.o -lm -o main
+
+The object defines one function, NAME_run(inputs..., outputs..., workspace), with the weights
+inside. It keeps no state and allocates nothing: the caller brings the workspace, whose size the
+header states. With --gradients it also takes the gradients of the outputs and gives those of the
+float inputs and weights, and is called NAME_gradients_run.
+"""
+
+
+@dataclass(frozen=True)
+class Artifact:
+    """What was written."""
+
+    object_file: Path
+    header_file: Path
+    symbol: str
+    workspace_bytes: int
+    arguments: tuple[Argument, ...]
+
+
+def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = subparsers.add_parser(
+        "compile", help=HELP, description=HELP, epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )  # fmt: skip
+    parser.add_argument("model", metavar="MODEL", help="a .ir file")
+    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the two files")
+    parser.add_argument("--name", help="prefix of the symbol and the files (default: the graph's)")
+    parser.add_argument("--sizes", nargs="*", default=[], metavar="N=1",
+                        help="values of the symbolic extents")  # fmt: skip
+    parser.add_argument("--gradients", action="store_true", help="compile the gradients too")
+    parser.add_argument("--target", help="avx512, avx2 or plain (default: the best one here)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    graph = load(args.model)
+    if args.gradients:
+        graph = with_gradients(graph)
+    sizes = parse_sizes(args.sizes, graph)
+    written = compile_object(graph.bind(sizes), Path(args.output), args.name, args.target)
+    size = written.object_file.stat().st_size
+    print(f"{written.object_file}  {size:,} bytes, defines {written.symbol}")
+    print(f"{written.header_file}  workspace {written.workspace_bytes:,} bytes")
+    return 0
+
+
+def with_gradients(graph: ir.Graph) -> ir.Graph:
+    """The graph with the gradients of all its float inputs and weights, under a name of its own."""
+    names = [n for n in (*graph.inputs, *graph.weights) if graph.types[n].dtype.is_float]
+    return replace(ir.vjp(graph, names), name=f"{graph.name}_gradients")
+
+
+def compile_object(
+    graph: ir.Graph, folder: Path, name: str | None = None, target: str | None = None
+) -> Artifact:
+    """Write ``NAME.o`` and ``NAME.h`` for a static graph.
+
+    Raises ``TargetError`` for a target whose code does not run here: constants are packed by
+    running it.
+    """
+    chosen = target_named(target)
+    if chosen.name not in available():
+        raise TargetError(f"cannot compile for {chosen.name} here: packing the weights runs its "
+                          f"code; targets here: {', '.join(available())}")  # fmt: skip
+    made = stages(graph, Options(1, "fast", (), chosen, PIPELINE))
+    prefix = c_name(name or graph.name)
+    symbol = f"{prefix}_run"
+    folder.mkdir(parents=True, exist_ok=True)
+    params = arguments(graph.inputs, {n: graph.types[v] for n, v in graph.outputs.items()})
+    files = folder / f"{prefix}.o", folder / f"{prefix}.h"
+    files[0].write_bytes(_object(made, symbol))
+    workspace = made.plan.arena_bytes
+    files[1].write_text(header(symbol, params, workspace, graph.name, chosen))
+    return Artifact(*files, symbol, workspace, tuple(params))
+
+
+def _object(made: Stages, symbol: str) -> bytes:
+    executable = Executable(made.plan, made.target, 1)
+    constants = {slot: executable.constant(slot) for slot in made.plan.constants}
+    return object_code(made.plan, constants, symbol, made.target)

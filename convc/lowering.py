@@ -73,7 +73,7 @@ class Stored:
 
     @property
     def dtype(self) -> Scalar:
-        return self.type.dtype.value  # type: ignore[return-value]
+        return self.type.dtype.value
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -166,7 +166,9 @@ class Lowering:
         type = ir.TensorType.of(array)
         return self._room(name, "constant", type, PLAIN, np.ascontiguousarray(array))
 
-    def derive(self, operand: int, key: tuple[object, ...], make: Callable[[Stored], Stored]) -> Stored:
+    def derive(
+        self, operand: int, key: tuple[object, ...], make: Callable[[Stored], Stored]
+    ) -> Stored:
         """Something computed from an operand alone (packed weights, say), made once per key."""
         assert self.node is not None
         full = (self.node.inputs[operand], *key)
@@ -175,7 +177,7 @@ class Lowering:
         return self.derived[full]
 
     def is_constant(self, operand: int) -> bool:
-        """Whether an operand is a weight, so that what derives from it costs nothing at run time."""
+        """Whether an operand is a weight: what derives from it costs nothing at run time."""
         assert self.node is not None
         return self.node.inputs[operand] in self.graph.weights
 
@@ -249,7 +251,7 @@ class Lowering:
     def _direct_outputs(self) -> dict[str, str]:
         """Values that their producer may write straight into an output of the graph."""
         given = {*self.graph.inputs, *self.graph.weights}
-        names = {value: name for name, value in reversed(self.graph.outputs.items())}
+        names = {value: name for name, value in reversed(list(self.graph.outputs.items()))}
         return {value: name for value, name in names.items() if value not in given}
 
     def _deliver(self, name: str, value: str) -> int:

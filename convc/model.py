@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 import ir
-from convc import settings
+from convc import debug, settings
 from convc.algorithms import Algorithm
 from convc.backend.target import Target, target_named
 from convc.errors import InputError
@@ -86,7 +86,8 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
     forced = _renamed(dict(options.algorithms), graph, improved)
     chosen = select(improved, options.target, options.accuracy, forced)
     program = Lowering(improved, chosen, options.target).program()
-    return Stages(graph, improved, chosen, plan(program), options.target)
+    made = Stages(graph, improved, chosen, plan(program), options.target)
+    return debug.report(made, options.passes)
 
 
 def _renamed(forced: Mapping[str, str], before: ir.Graph, after: ir.Graph) -> dict[str, str]:
@@ -140,6 +141,10 @@ class Model:
     def stages(self, **sizes: int) -> Stages:
         """The stages of compilation, for given values of the symbolic extents."""
         return stages(self.graph.bind(sizes) if sizes else self.graph, self.options)
+
+    def executable(self, **sizes: int) -> Executable:
+        """The machine code for given values of the symbolic extents."""
+        return (self._fixed or self._specialise(sizes)).executable
 
     def _run(
         self, arrays: Sequence[Array], outputs: Mapping[str, Array] | None = None

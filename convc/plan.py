@@ -79,8 +79,8 @@ def plan(program: Program) -> Plan:
     used = {number for step in steps for number in step.slots}
     used |= {number for step in prepare for number in step.slots}
     constants = _in_sequence(program.slots[number] for number in sorted(constant & used))
-    temporaries = _pack([slot for slot in program.slots
-                         if slot.role == "temporary" and slot.number in used - constant], steps)  # fmt: skip
+    rest = [s for s in program.slots if s.role == "temporary" and s.number in used - constant]
+    temporaries = _pack(rest, steps)
     result = Plan(program, tuple(prepare), tuple(steps), constants, temporaries)
     _check_capacity(result)
     return result
@@ -103,8 +103,8 @@ def _pack(slots: Sequence[Slot], steps: Sequence[Step]) -> dict[int, Placed]:
     """Greedy by size (Pisarchyk and Lee 2020, "greedy by size for offset calculation")."""
     lives: dict[int, tuple[int, int]] = {}
     for number, step in enumerate(steps):
-        for slot in step.slots:
-            lives[slot] = (lives.get(slot, (number, 0))[0], number)
+        for used in step.slots:
+            lives[used] = (lives.get(used, (number, 0))[0], number)
     placed: list[Placed] = []
     for slot in sorted(slots, key=lambda slot: -slot_bytes(slot)):
         first, last = lives[slot.number]

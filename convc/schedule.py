@@ -109,7 +109,8 @@ class _Tile:
         with ExitStack() as loops:
             point, offsets = dict(self.base), []
             for axis, kind in zip(axes, kinds, strict=True):
-                offset = loops.enter_context(self.k.loop(f"{axis}_{kind[0]}", self.width[axis], kind))
+                name = f"{axis}_{kind[0]}"
+                offset = loops.enter_context(self.k.loop(name, self.width[axis], kind))
                 point[axis] = point[axis] + offset
                 offsets.append(offset)
             yield point, tuple(offsets)

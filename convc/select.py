@@ -1,4 +1,4 @@
-"""The choice of an algorithm for every node: the cheapest by its own prediction, or a forced one."""
+"""The algorithm for every node: the cheapest by its own prediction, or a forced one."""
 
 from __future__ import annotations
 
@@ -74,5 +74,6 @@ def _choose(site: Site, accuracy: str, forced: str | None) -> Algorithm:
     applicable = [c for c in considered if c.reason is None]
     if not applicable:
         reasons = "; ".join(f"{c.algorithm.name}: {c.reason}" for c in considered)
-        raise AlgorithmError(f"node {site.name!r} ({site.op.name}): nothing computes it ({reasons})")
+        node = f"node {site.name!r} ({site.op.name})"
+        raise AlgorithmError(f"{node}: no algorithm computes it ({reasons})")
     return min(applicable, key=lambda candidate: candidate.seconds).algorithm

@@ -42,19 +42,20 @@ def default_threads() -> int:
         text = os.environ.get(name, "")
         if text.isdecimal() and int(text) > 0:
             return int(text)
-    return max(1, min(_affinity(), _quota()))
+    return max(1, min(affinity(), quota() or affinity()))
 
 
-def _affinity() -> int:
+def affinity() -> int:
+    """Processors that this process may be scheduled on."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
-def _quota() -> int:
-    """Processors that the control group grants, rounded up; many if it sets no limit."""
+def quota() -> int | None:
+    """Processors that the control group grants, rounded up; None if it sets no limit."""
     try:
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
-        return math.ceil(int(quota) / int(period)) if quota != "max" else 1 << 16
+        limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        return math.ceil(int(limit) / int(period)) if limit != "max" else None
     except (OSError, ValueError):
-        return 1 << 16
+        return None

@@ -9,6 +9,7 @@ import ir
 from convc.backend.target import Target
 from convc.layout import Layout, Pads, covering
 from ir.loops.nodes import Scalar
+from ir.ops import Fused
 
 if TYPE_CHECKING:
     from convc.lowering import Lowering
@@ -27,15 +28,15 @@ class Site:
 
     @staticmethod
     def of(graph: ir.Graph, node: ir.Node, target: Target) -> Site:
-        op, epilogue = node.op, ()
-        if isinstance(op, ir.ops.Fused):
-            op, epilogue = op.root, op.epilogue
+        root, epilogue = node.op, tuple[ir.Op, ...]()
+        if isinstance(node.op, Fused):
+            root, epilogue = node.op.root, node.op.epilogue
         types = tuple(tuple(graph.types[n] for n in names) for names in (node.inputs, node.outputs))
-        return Site(node.name, op, epilogue, types[0], types[1], target)
+        return Site(node.name, root, epilogue, types[0], types[1], target)
 
     @property
     def dtype(self) -> Scalar:
-        return self.outputs[0].dtype.value  # type: ignore[return-value]
+        return self.outputs[0].dtype.value
 
     @property
     def lanes(self) -> int:

@@ -10,7 +10,7 @@ from convc.backend.target import Target
 from convc.layout import Image, zero_halo
 from convc.schedule import Nest, Point, Schedule, lower, segments
 from ir.loops import Kernel, KernelBuilder
-from ir.loops.nodes import Affine, Expr, Load, Scalar
+from ir.loops.nodes import Affine, Expr, Index, Load, Scalar
 
 if TYPE_CHECKING:
     from convc.lowering import Stored
@@ -39,11 +39,11 @@ def _copy_image(k: KernelBuilder, x: Image, y: Image, lanes: int) -> None:
         def store(p: Point, _: Expr, first: int = first) -> tuple[Load, Expr]:
             channel, block = p["b"] * width + p["v"] + first, p["b"] + first // width
             at = tuple(p[s] for s in positions)
-            target, source = (
-                i[(p["n"], channel, *at, 0)] if i.layout.block == 1 else i[(p["n"], block, *at, p["v"])]
-                for i in (y, x)
-            )
-            return target, source
+            plain: tuple[Index, ...] = (p["n"], channel, *at, 0)
+            blocked: tuple[Index, ...] = (p["n"], block, *at, p["v"])
+            if x.layout.block == 1:
+                return y[blocked], x[plain]
+            return y[plain], x[blocked]
 
         axes = {"n": x.shape[0], "b": blocks, **positions, "v": size}
         nest = Nest(x.buffer.dtype, axes, store)
@@ -96,8 +96,8 @@ def channel_vector_kernel(dtype: Scalar, channels: int, size: int) -> Kernel:
     """Copy a vector and fill it up with zeros."""
     k = KernelBuilder("pad_vector")
     x, y = k.read("x", dtype, (channels,)), k.write("y", dtype, (size,))
-    with k.loop("i", channels) as i:
+    with k.loop("i", channels, "parallel") as i:
         k.store(y[i], x[i])
-    with k.loop("i", range(channels, size)) as i:
+    with k.loop("i", range(channels, size), "parallel") as i:
         k.store(y[i], k.constant(0, dtype))
     return k.build()

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, ClassVar
 
 from convc.algorithms.base import AS_PLAIN, Site, Wish
-from convc.algorithms.epilogue import Epilogue
-from convc.schedule import Nest, Point, Schedule, lower, register_tile, segments
+from convc.algorithms.epilogue import Epilogue, Step
+from convc.schedule import Nest, Point, Schedule, Segment, lower, register_tile, segments
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder
 from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Load, Scalar
@@ -53,46 +53,57 @@ class Outer:
         result = into.write()
         k = KernelBuilder("dense")
         left = k.read("x", site.dtype, x.shape)
-        panels = -(-columns // width)
-        right = k.read("w", site.dtype, (panels, depth, width))
+        right = k.read("w", site.dtype, (-(-columns // width), depth, width))
         finish = epilogue.declare(k, extra)
         y = k.write("y", site.dtype, (rows, columns))
-
-        def element(p: Point) -> Expr:
-            return left[(p["p"], p["i"]) if op.transpose_x else (p["i"], p["p"])]
-
-        for start, count, size in segments(columns, width):
-            for first, vectors, lanes in segments(size, site.lanes):
-
-                def column(p: Point, at: int = first) -> Affine:
-                    return p["o"] * site.lanes + p["v"] + at
-
-                def update(p: Point, acc: Expr, start: int = start, column=column) -> Expr:  # type: ignore[no-untyped-def]
-                    panel = p["b"] + start // width
-                    return fma(element(p), right[(panel, p["p"], column(p))], acc)
-
-                def store(p: Point, acc: Expr, start: int = start, column=column) -> tuple[Load, Expr]:  # type: ignore[no-untyped-def]
-                    j = p["b"] * width + column(p) + start
-                    return y[p["i"], j], finish(acc, (p["i"], j, 0))
-
-                axes = {"b": count, "i": rows, "o": vectors, "v": lanes}
-                box = ({"p": range(depth)},) if depth else ()
-                nest = Nest(site.dtype, axes, store, update, box)
-                (tall,), wide = register_tile(site.target, (rows,), vectors, PANEL)
+        for panels in segments(columns, width):
+            for vectors in segments(panels[2], site.lanes):
+                nest = _nest(left, right, y, op.transpose_x, finish, panels, vectors)
+                (tall,), wide = register_tile(site.target, (rows,), vectors[1], PANEL)
                 tile = (("i", tall), ("o", wide))
-                lower(k, nest, Schedule(("b", "i", "o"), tile, ("v", lanes)))
+                lower(k, nest, Schedule(("b", "i", "o"), tile, ("v", vectors[2])))
         into.run(k.build(), x, w, *extra, result)
+
+
+def _nest(
+    x: Buffer,
+    w: Buffer,
+    y: Buffer,
+    transposed: bool,
+    finish: Step,
+    panels: Segment,
+    vectors: Segment,
+) -> Nest:
+    """Some panels of columns, and of each panel some vectors: cuts as (start, count, width)."""
+    (start, count, _), (first, vector_count, lanes) = panels, vectors
+    depth, width = w.shape[1:]
+
+    def column(p: Point) -> Affine:
+        """Within the panel: all vectors but the last are as wide as the first."""
+        return p["o"] * lanes + p["v"] + first
+
+    def update(p: Point, acc: Expr) -> Expr:
+        element = x[(p["p"], p["i"]) if transposed else (p["i"], p["p"])]
+        return fma(element, w[p["b"] + start // width, p["p"], column(p)], acc)
+
+    def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
+        j = p["b"] * width + column(p) + start
+        return y[p["i"], j], finish(acc, (p["i"], j, 0))
+
+    axes = {"b": count, "i": y.shape[0], "o": vector_count, "v": lanes}
+    return Nest(y.dtype, axes, store, update, ({"p": range(depth)},) if depth else ())
 
 
 def _weights(
     site: Site, op: Dense, depth: int, columns: int, into: Lowering
 ) -> tuple[Stored, int]:
     """The right operand as [panels, p, width], and that width."""
-    width = min(columns, PANEL * site.lanes)
+    whole = max(columns, 1)
+    width = min(whole, PANEL * site.lanes)
     if not op.transpose_w and not (into.is_constant(1) and columns > width):
-        return into.read(1), columns
+        return into.read(1), whole
     if not into.is_constant(1):
-        width = columns
+        width = whole
 
     def pack(plain: Stored) -> Stored:
         kernel = pack_kernel(site.dtype, depth, columns, width, op.transpose_w)
@@ -130,5 +141,5 @@ def pack_kernel(
 
 def _zero_columns(k: KernelBuilder, packed: Buffer, first: int) -> None:
     panels, depth, width = packed.shape
-    with k.loop("p", depth) as p, k.loop("j", range(first, width)) as j:
+    with k.loop("p", depth, "parallel") as p, k.loop("j", range(first, width)) as j:
         k.store(packed[panels - 1, p, j], k.constant(0, packed.dtype))

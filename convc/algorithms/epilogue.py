@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.convert import channel_vector_kernel
+from convc.layout import Image
 from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import call, select
-from ir.loops.nodes import Expr, Index, Load, Scalar
+from ir.loops.nodes import Expr, Index, Scalar
 from ir.ops import Bias, Relu
 
 if TYPE_CHECKING:
@@ -50,10 +51,10 @@ class Epilogue:
                 steps.append(lambda value, _: relu(k, value, self.site.dtype))
             elif isinstance(op, Bias):
                 vector = k.read("bias", self.site.dtype, next(operands).shape)
-                steps.append(lambda value, index, b=vector: value + self.lane_of(b, index))
+                steps.append(self._biased(vector))
             else:
                 addend = next(operands).image(k, "addend")
-                steps.append(lambda value, index, a=addend: value + a[index])
+                steps.append(_added(addend))
 
         def finish(value: Expr, index: tuple[Index, ...]) -> Expr:
             for step in steps:
@@ -62,9 +63,12 @@ class Epilogue:
 
         return finish
 
-    def lane_of(self, vector: Buffer, index: tuple[Index, ...]) -> Load:
-        """The element of a channel vector that belongs to an image subscript."""
-        return vector[Affine.of(index[1]) * self.block + index[-1]]
+    def _biased(self, vector: Buffer) -> Step:
+        return lambda value, at: value + vector[Affine.of(at[1]) * self.block + at[-1]]
+
+
+def _added(addend: Image) -> Step:
+    return lambda value, at: value + addend[at]
 
 
 def relu(k: KernelBuilder, value: Expr, dtype: Scalar) -> Expr:

@@ -112,8 +112,12 @@ def _broadcast(site: Site, into: Lowering) -> None:
         assert isinstance(size, int)
         buffers = [k.read("x", site.dtype, (size,)) for _ in operands]
         y = k.write("y", site.dtype, (size,))
-        flat(k, site.dtype, size, site.target, lambda i: k.store(
-            y[i], BODIES[type(site.op)](k, site.dtype, site.op, [b[i] for b in buffers])))  # fmt: skip
+        body = BODIES[type(site.op)]
+
+        def element(i: Affine) -> None:
+            k.store(y[i], body(k, site.dtype, site.op, [b[i] for b in buffers]))
+
+        flat(k, site.dtype, size, site.target, element)
     else:
         sources = [k.read("x", site.dtype, shape) for shape in shapes]
         y = k.write("y", site.dtype, site.result)
@@ -127,8 +131,8 @@ def _broadcast(site: Site, into: Lowering) -> None:
             ]
             return y[at], BODIES[type(site.op)](k, site.dtype, site.op, args)
 
-        last = f"a{len(axes) - 1}"
-        lower(k, Nest(site.dtype, axes, store), Schedule(tuple(axes)[:-1], vector=(last, site.lanes)))
+        *outer, last = axes
+        lower(k, Nest(site.dtype, axes, store), Schedule(tuple(outer), vector=(last, site.lanes)))
     into.run(k.build(), *operands, result)
 
 

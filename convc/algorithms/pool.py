@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+import ir
 from convc.algorithms.base import Site, Wish
 from convc.layout import Image, clear, zero_halo
-from convc.schedule import Nest, Point, Schedule, lower
+from convc.schedule import Extent, Nest, Point, Schedule, lower
 from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import call, maximum, select
 from ir.loops.nodes import Expr, Load, Position
@@ -32,7 +33,7 @@ class _Windows:
     """Common to the pooling algorithms: operands and results in blocks of channels."""
 
     reorders_only: ClassVar[bool] = True
-    ops: ClassVar[tuple[type, ...]]
+    ops: ClassVar[tuple[type[ir.Op], ...]]
 
     def supports(self, site: Site) -> str | None:
         names = ", ".join(op.name for op in self.ops)
@@ -77,7 +78,7 @@ class Sweep(_Windows):
             target = y[(p["n"], p["c"], *at, p["v"])]
             return target, acc / counts[0][at] if average else acc
 
-        axes = {"n": x.shape[0], "c": x.blocks}
+        axes: dict[str, Extent] = {"n": x.shape[0], "c": x.blocks}
         axes |= {f"q{a}": border_cuts(op, a, n, x.shape[a + 2])
                  for a, n in enumerate(site.result[2:])}  # fmt: skip
         nest = Nest(
@@ -213,16 +214,16 @@ def _first_maximum(
     """
     dtype, lanes = x.buffer.dtype, x.layout.block
     best, taken = k.local("best", dtype, (lanes,)), k.local("taken", dtype, (lanes,))
-    which = k.local("which", "i64", (lanes,))
+    which, none = k.local("which", "i64", (lanes,)), k.constant(-1, "i64")
     with k.loop("v", lanes, "vector") as v:
-        k.store(which[v], k.constant(-1, "i64"))
+        k.store(which[v], none)
         k.store(best[v], k.constant(-np.inf, dtype))
         k.store(taken[v], k.constant(0, dtype))
     for cells, number in _cells(k, op, at, x.shape[2:]):
         with k.loop("v", lanes, "vector") as v:
             value = x[(*plane, *cells, v)]
             fresh = call("not", call("isnan", best[v]))
-            larger = call("or", call("gt", value, best[v]), call("lt", which[v], k.constant(0, "i64")))
+            larger = call("or", call("gt", value, best[v]), call("eq", which[v], none))
             better = call("or", larger, call("and", call("isnan", value), fresh))
             k.store(which[v], select(better, number, which[v]))
             if values:

@@ -25,12 +25,12 @@ from ir.types import TensorType
 Bytes = npt.NDArray[np.uint8]
 C_TYPES = {"f32": "float", "f64": "double", "i64": "int64_t"}
 BYTE = llvm.IntType(8)
-KEYWORDS = frozenset(
+KEYWORDS = frozenset(  # of C and C++
     """alignas alignof and asm auto bool break case catch char class const constexpr continue
     default delete do double else enum explicit export extern false float for friend goto if
     inline int long mutable namespace new not nullptr operator or private protected public
     register restrict return short signed sizeof static struct switch template this throw true
-    try typedef typename union unsigned using virtual void volatile while xor""".split()
+    try typedef typename union unsigned using virtual void volatile while xor""".split()  # noqa: SIM905
 )
 
 
@@ -57,7 +57,9 @@ def c_name(text: str) -> str:
     return f"{name}_" if name in KEYWORDS else name
 
 
-def arguments(inputs: Mapping[str, TensorType], outputs: Mapping[str, TensorType]) -> list[Argument]:
+def arguments(
+    inputs: Mapping[str, TensorType], outputs: Mapping[str, TensorType]
+) -> list[Argument]:
     """The parameters in order: inputs, then outputs, with distinct C names."""
     taken = {"workspace"}
     result = []

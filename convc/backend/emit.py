@@ -68,7 +68,7 @@ class _Emitter:
         self.constants: dict[str, int] = {}  # unrolled variables
         self.variables: dict[str, tuple[int, Value]] = {}  # run-time ones: loop depth, value
         self.vector: tuple[str, int, int] | None = None  # variable, first value, lanes
-        self.loads: dict[tuple[str, Affine, str | None], Value] = {}  # of this straight line
+        self.loads: dict[tuple[str, Affine, int, int], Value] = {}  # of this straight line
         self.entry = function.append_basic_block("entry")
         self.scopes = [_Scope(self.entry)]
         self.builder = llvm.IRBuilder(self.entry)
@@ -116,6 +116,8 @@ class _Emitter:
                 self.variables[loop.variable] = (len(self.scopes) - 1, value)
             self._start_body("task")
             self._block(body)
+        for loop in loops:
+            self.constants.pop(loop.variable, None)
 
     def _block(self, body: tuple[Stmt, ...]) -> None:
         for stmt in body:
@@ -185,6 +187,8 @@ class _Emitter:
 
     def _local(self, local: Local) -> None:
         self.buffers[local.name] = local
+        for scope in self.scopes:  # addresses in an earlier array of this name
+            scope.addresses = {k: v for k, v in scope.addresses.items() if k[0] != local.name}
         with self.builder.goto_block(self.entry):
             array = llvm.ArrayType(TYPES[local.dtype], math.prod(local.shape))
             memory = self.builder.alloca(array, name=local.name)
@@ -227,11 +231,14 @@ class _Emitter:
 
     def _load(self, load: Load) -> Value:
         buffer = self.buffers[load.buffer]
-        key = (load.buffer, self._folded(load), self.vector and self.vector[0])
+        flat = flat_index(load.index, buffer.shape)
+        stride = flat.coefficient(self.vector[0]) if self.vector else 0
+        lanes = self.vector[2] if self.vector and stride else 1
+        key = (load.buffer, self._fold(flat), stride, lanes)
         known = self.loads.get(key)
         if known is not None:
             return known
-        address, stride = self._address(load)
+        address, _ = self._address(load)
         dtype, align = TYPES[buffer.dtype], ITEM_BYTES[buffer.dtype]
         if self.vector is None or stride == 0:
             value = self.builder.load(address, typ=dtype, align=align)
@@ -271,11 +278,8 @@ class _Emitter:
 
     # -- addresses -------------------------------------------------------------------------
 
-    def _folded(self, access: Load) -> Affine:
-        """The element offset with unrolled variables and the first lane put in as numbers."""
-        return self._fold(flat_index(access.index, self.buffers[access.buffer].shape))
-
     def _fold(self, offset: Affine) -> Affine:
+        """An index with unrolled variables and the first lane put in as numbers."""
         terms, constant = [], offset.constant
         for name, factor in offset.terms:
             if name in self.constants:

@@ -17,7 +17,9 @@ PIPELINE: tuple[Pass, ...] = (
 )
 
 
-def run_passes(graph: ir.Graph, passes: Sequence[Pass] = PIPELINE) -> Iterator[tuple[str, ir.Graph]]:
+def run_passes(
+    graph: ir.Graph, passes: Sequence[Pass] = PIPELINE
+) -> Iterator[tuple[str, ir.Graph]]:
     """The graph after each pass, with the pass's name."""
     for each in passes:
         graph = each(graph)

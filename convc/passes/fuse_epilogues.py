@@ -10,7 +10,7 @@ ROOTS = (Conv, ConvInputGrad, Dense)
 
 
 def fuse_epilogues(graph: ir.Graph) -> ir.Graph:
-    """Each root with the chain of pointwise ops that alone read its result, as one ``fused`` node."""
+    """Each root, with the chain of pointwise ops that alone reads its result, as one node."""
     changed: dict[str, list[ir.Node]] = {}
     outputs = set(graph.outputs.values())
     for root in graph.nodes:

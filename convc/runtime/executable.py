@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from convc.backend.jit import Compiled, compile_kernel
+from convc.backend.jit import compile_kernel
 from convc.backend.native import MAXIMUM_ARGUMENTS, SYNC_BYTES
 from convc.backend.target import Target, available
 from convc.errors import Error, TargetError
 from convc.lowering import Step
 from convc.plan import ALIGNMENT, Placed, Plan
 from convc.runtime.threads import pool, runtime_code
+from ir.loops.interpreter import NUMPY
 
 Bytes = npt.NDArray[np.uint8]
 SMALL = 40e-6  # seconds of shareable work below which a run stays on one thread
@@ -31,10 +34,9 @@ class Executable:
         self.plan = plan
         shareable = sum(step.work for step in plan.steps if step.parallel)
         self.threads = threads if shareable > SMALL else 1
-        self._kept: list[Compiled] = []  # machine code lives as long as these
         self._constants = _aligned(plan.constant_bytes)
         self._prepare(target)
-        self._code = _Code(plan.steps, target, self._kept)
+        self._code = _Code(plan.steps, target)
         self._runtime = runtime_code()
         self._contexts: deque[_Context] = deque()
         self._inputs = tuple(plan.program.inputs.values())
@@ -45,6 +47,32 @@ class Executable:
 
         The buffers must be contiguous and as large as their slots; nothing is checked here.
         """
+        context = self._bound(inputs, outputs)
+        code = self._code
+        if self.threads == 1:
+            self._runtime.run(code.program, code.arguments, context.address, context.sync, 0, 1)
+        else:
+            pool().run(code.program, code.arguments, context.address, context.sync, self.threads)
+        self._contexts.append(context)
+
+    def allocate(self) -> list[npt.NDArray[Any]]:
+        """Flat arrays as large as the output slots."""
+        slots = (self.plan.program.slots[number] for number in self._outputs)
+        return [np.empty(slot.size, NUMPY[slot.dtype]) for slot in slots]
+
+    def step_calls(
+        self, inputs: Sequence[int], outputs: Sequence[int]
+    ) -> Iterator[tuple[Step, Callable[[], None]]]:
+        """Each step with a call that runs it alone on this thread, for timing; in order."""
+        context = self._bound(inputs, outputs)
+        for step, code in zip(self.plan.steps, self._code.kernels, strict=True):
+            table = (ctypes.c_void_p * len(step.slots))(*(context.table[s] for s in step.slots))
+            entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+            yield step, functools.partial(entry(code.address), table, 0, step.kernel.tasks)
+        self._contexts.append(context)
+
+    def _bound(self, inputs: Sequence[int], outputs: Sequence[int]) -> _Context:
+        """A context for one run, the slots of inputs and outputs filled in."""
         try:
             context = self._contexts.pop()
         except IndexError:
@@ -54,12 +82,7 @@ class Executable:
             table[slot] = address
         for slot, address in zip(self._outputs, outputs, strict=True):
             table[slot] = address
-        code = self._code
-        if self.threads == 1:
-            self._runtime.run(code.program, code.arguments, context.address, context.sync, 0, 1)
-        else:
-            pool().run(code.program, code.arguments, context.address, context.sync, self.threads)
-        self._contexts.append(context)
+        return context
 
     def constant(self, slot: int) -> Bytes:
         """The bytes of a constant, packed as the kernels read it."""
@@ -74,7 +97,7 @@ class Executable:
                 raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
                 self._constants[placed.offset : placed.offset + raw.size] = raw
         if self.plan.prepare:
-            code = _Code(self.plan.prepare, target, self._kept)
+            code = _Code(self.plan.prepare, target)
             context = _Context(self.plan, self._constants)
             runtime_code().run(code.program, code.arguments, context.address, context.sync, 0, 1)
 
@@ -82,18 +105,17 @@ class Executable:
 class _Code:
     """Steps as the native runtime reads them (see ``runtime.ll``)."""
 
-    def __init__(self, steps: Sequence[Step], target: Target, kept: list[Compiled]) -> None:
-        words, arguments = [len(steps)], []
+    def __init__(self, steps: Sequence[Step], target: Target) -> None:
+        self.kernels = [compile_kernel(step.kernel, target) for step in steps]
+        words, arguments = [len(steps)], list[int]()
         shared = [step.parallel for step in steps]
         for number, step in enumerate(steps):
             if len(step.slots) > MAXIMUM_ARGUMENTS:
                 raise Error(f"{step.node}: a kernel with {len(step.slots)} buffers; "
                             f"the runtime passes {MAXIMUM_ARGUMENTS}")  # fmt: skip
-            compiled = compile_kernel(step.kernel, target)
-            kept.append(compiled)
             following = shared[number + 1 : number + 2]
             fence = bool(following) and (shared[number] or following[0])
-            words += [compiled.address, len(arguments), len(step.slots)]
+            words += [self.kernels[number].address, len(arguments), len(step.slots)]
             words += [step.kernel.tasks, shared[number], fence]
             arguments += step.slots
         self._words = np.array(words, np.int64)

@@ -1,29 +1,154 @@
-"""Arguments that several commands share."""
+"""What the tools share: their arguments, reading arrays, binding sizes."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import numpy as np
 
 import ir
-from convc.errors import InputError
+from convc.backend.target import TARGETS
+from convc.errors import InputError, LoadError
+from ir.errors import did_you_mean
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
 
-def parse_sizes(texts: Sequence[str], graph: ir.Graph, default: int | None = None) -> dict[str, int]:
-    """``NAME=NUMBER`` pairs as sizes of the graph's symbolic extents, all of which are needed.
+def new_parser(
+    subparsers: Subparsers, name: str, summary: str, description: str, example: str
+) -> argparse.ArgumentParser:
+    """The parser of one tool; ``summary`` is its line in ``convc --help``."""
+    return subparsers.add_parser(
+        name,
+        help=summary,
+        description=description,
+        epilog=f"example:\n{example}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
 
-    Those not given are ``default``. Raises ``InputError`` for anything else.
+
+def add_model(parser: argparse.ArgumentParser) -> None:
+    """The positional MODEL."""
+    parser.add_argument(
+        "model", metavar="MODEL", help="a .ir file; its weights lie beside it in .safetensors"
+    )
+
+
+def add_inputs(parser: argparse.ArgumentParser, otherwise: str) -> None:
+    """``--input NAME=FILE.npy``, repeated; ``otherwise`` says what holds for those not given."""
+    parser.add_argument(
+        "--input", "-i", metavar="NAME=FILE.npy", type=_named_file, action="append", default=[],
+        help=f"the array for one input, as numpy.save writes it; repeat per input ({otherwise})",
+    )  # fmt: skip
+
+
+def add_sizes(parser: argparse.ArgumentParser, default: int) -> None:
+    """``--sizes N=4,H=32``."""
+    parser.add_argument(
+        "--sizes", metavar="N=4,H=32", type=_sizes, action="append", default=[],
+        help=f"values of symbolic extents (default: {default} each)",
+    )  # fmt: skip
+
+
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """``--target NAME``."""
+    names = ", ".join(TARGETS)
+    parser.add_argument(
+        "--target", metavar="NAME", choices=tuple(TARGETS),
+        help=f"the instruction set: {names} (default: CONVC_TARGET, else the best that runs here)",
+    )  # fmt: skip
+
+
+def add_threads(parser: argparse.ArgumentParser) -> None:
+    """``--threads N``."""
+    parser.add_argument(
+        "--threads", metavar="N", type=positive,
+        help="at most so many threads (default: CONVC_NUM_THREADS, else the cores this process "
+        "may use)",
+    )  # fmt: skip
+
+
+def add_json(parser: argparse.ArgumentParser) -> None:
+    """``--json``."""
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+
+
+def positive(text: str) -> int:
+    """An argument that is a whole number of at least 1."""
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
+    return int(text)
+
+
+def read_arrays(files: Sequence[tuple[str, str]]) -> dict[str, Array]:
+    """The arrays of ``--input`` by name. Raises ``InputError`` for a name given twice."""
+    arrays: dict[str, Array] = {}
+    for name, file in files:
+        if name in arrays:
+            raise InputError(f"--input {name} is given twice")
+        arrays[name] = read_array(Path(file))
+    return arrays
+
+
+def read_array(path: Path) -> Array:
+    """The array in an .npy file, in the machine's byte order; never unpickles.
+
+    Raises ``LoadError`` for any other content.
     """
-    sizes: dict[str, int] = {}
-    for text in texts:
-        name, equals, number = text.partition("=")
-        if not equals or not number.isdecimal():
-            raise InputError(f"size {text!r}: write NAME=NUMBER, such as N=1")
-        if name not in graph.symbols:
-            known = ", ".join(sorted(graph.symbols)) or "none"
-            raise InputError(f"size {text!r}: the graph's symbolic extents are: {known}")
-        sizes[name] = int(number)
-    missing = graph.symbols - sizes.keys()
-    if missing and default is None:
-        example = " ".join(f"{name}=1" for name in sorted(missing))
-        raise InputError(f"graph '{graph.name}' has symbolic extents; give them: --sizes {example}")
-    return sizes | {name: default for name in missing if default is not None}
+    try:
+        with path.open("rb") as file:
+            array = np.lib.format.read_array(file, allow_pickle=False)
+    except (ValueError, EOFError, MemoryError) as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise LoadError(f"{path}: not an array that numpy.save wrote: {reason}") from error
+    return np.asarray(array, array.dtype.newbyteorder("="))
+
+
+def bound(graph: ir.Graph, given: Sequence[Mapping[str, int]], default: int) -> ir.Graph:
+    """The graph with its symbols replaced: by the given sizes, else by ``default``."""
+    sizes = {name: size for each in given for name, size in each.items()}
+    for name in sizes.keys() - graph.symbols:
+        known = ", ".join(sorted(graph.symbols)) or "none"
+        hint = did_you_mean(name, graph.symbols)
+        raise InputError(f"--sizes: no symbolic extent {name!r}{hint} (there are: {known})")
+    env = {name: sizes.get(name, default) for name in sorted(graph.symbols)}
+    if not env:
+        return graph
+    try:
+        return graph.bind(env)
+    except ir.Error as error:
+        values = ", ".join(f"{name}={size}" for name, size in env.items())
+        raise error.within(f"with {values} (set by --sizes)") from error
+
+
+def gradient_names(graph: ir.Graph) -> list[str]:
+    """All float inputs and weights."""
+    return [n for n in (*graph.inputs, *graph.weights) if graph.types[n].dtype.is_float]
+
+
+def op_label(op: ir.Op) -> str:
+    """The name of an op; of a fused one, its parts: ``conv+bias+relu``."""
+    if isinstance(op, ir.ops.Fused):
+        return "+".join(part.name for part in (op.root, *op.epilogue))
+    return op.name
+
+
+def _named_file(text: str) -> tuple[str, str]:
+    name, equals, file = text.partition("=")
+    if not (name and equals and file):
+        raise argparse.ArgumentTypeError(f"{text!r} must be NAME=FILE.npy")
+    return name, file
+
+
+def _sizes(text: str) -> dict[str, int]:
+    sizes = {}
+    for part in text.split(","):
+        name, _, value = part.strip().partition("=")
+        if not (name and value.isdecimal()):
+            raise argparse.ArgumentTypeError(f"{part!r} must be NAME=NUMBER, as in N=4")
+        sizes[name] = int(value)
+    return sizes

@@ -14,19 +14,15 @@ from convc.frontends import load
 from convc.model import Options, Stages, stages
 from convc.passes import PIPELINE
 from convc.runtime.executable import Executable
-from convc.tools.arguments import parse_sizes
-
-HELP = "write a model as an object file with a C header"
-EPILOG = """\
-example:
-  convc compile lenet.ir --output build --sizes N=1
-  cc main.c build/lenet.o -lm -o main
-
-The object defines one function, NAME_run(inputs..., outputs..., workspace), with the weights
-inside. It keeps no state and allocates nothing: the caller brings the workspace, whose size the
-header states. With --gradients it also takes the gradients of the outputs and gives those of the
-float inputs and weights, and is called NAME_gradients_run.
-"""
+from convc.tools.arguments import (
+    Subparsers,
+    add_model,
+    add_sizes,
+    add_target,
+    bound,
+    gradient_names,
+    new_parser,
+)
 
 
 @dataclass(frozen=True)
@@ -40,27 +36,33 @@ class Artifact:
     arguments: tuple[Argument, ...]
 
 
-def add_parser(subparsers: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    parser = subparsers.add_parser(
-        "compile", help=HELP, description=HELP, epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )  # fmt: skip
-    parser.add_argument("model", metavar="MODEL", help="a .ir file")
+def add_parser(subparsers: Subparsers) -> None:
+    parser = new_parser(
+        subparsers,
+        "compile",
+        "write a model as an object file with a C header",
+        "Write NAME.o and NAME.h. The object defines one function, NAME_run(inputs..., outputs..., "
+        "workspace), with the weights inside. It keeps no state and allocates nothing: the caller "
+        "brings the workspace, whose size the header states. With --gradients it also takes the "
+        "gradients of the outputs and gives those of the float inputs and weights, and is called "
+        "NAME_gradients_run.",
+        "  convc compile lenet.ir --output build\n  cc main.c build/lenet.o -lm -o main",
+    )
+    add_model(parser)
     parser.add_argument("--output", required=True, metavar="DIR", help="folder for the two files")
     parser.add_argument("--name", help="prefix of the symbol and the files (default: the graph's)")
-    parser.add_argument("--sizes", nargs="*", default=[], metavar="N=1",
-                        help="values of the symbolic extents")  # fmt: skip
     parser.add_argument("--gradients", action="store_true", help="compile the gradients too")
-    parser.add_argument("--target", help="avx512, avx2 or plain (default: the best one here)")
+    add_sizes(parser, 1)
+    add_target(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
+    """Compile as the arguments say and print what was written."""
     graph = load(args.model)
     if args.gradients:
         graph = with_gradients(graph)
-    sizes = parse_sizes(args.sizes, graph)
-    written = compile_object(graph.bind(sizes), Path(args.output), args.name, args.target)
+    written = compile_object(bound(graph, args.sizes, 1), Path(args.output), args.name, args.target)
     size = written.object_file.stat().st_size
     print(f"{written.object_file}  {size:,} bytes, defines {written.symbol}")
     print(f"{written.header_file}  workspace {written.workspace_bytes:,} bytes")
@@ -69,8 +71,7 @@ def run(args: argparse.Namespace) -> int:
 
 def with_gradients(graph: ir.Graph) -> ir.Graph:
     """The graph with the gradients of all its float inputs and weights, under a name of its own."""
-    names = [n for n in (*graph.inputs, *graph.weights) if graph.types[n].dtype.is_float]
-    return replace(ir.vjp(graph, names), name=f"{graph.name}_gradients")
+    return replace(ir.vjp(graph, gradient_names(graph)), name=f"{graph.name}_gradients")
 
 
 def compile_object(

@@ -51,7 +51,7 @@ def _dense(
 def _drawn(rng: np.random.Generator, shape: Sequence[int]) -> Array:
     """Normal with variance 2 / fan-in, the fan-in being all axes but the first."""
     fan_in = int(np.prod(shape[1:]))
-    return (rng.standard_normal(shape) * np.sqrt(2 / fan_in)).astype(np.float32)
+    return np.asarray(rng.standard_normal(shape) * np.sqrt(2 / fan_in), np.float32)
 
 
 def with_loss(graph: ir.Graph, scores: str = "scores") -> ir.Graph:

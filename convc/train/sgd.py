@@ -78,9 +78,13 @@ class Trainer:
             return self.graph.weights[name].copy()
         return np.zeros_like(self.graph.weights[name.removeprefix("velocity_")])
 
+    def inputs(self, batch: Mapping[str, Array], rate: float) -> dict[str, Array]:
+        """The inputs of ``step_graph`` for a batch and the current state."""
+        return {**batch, **self._state, "rate": np.asarray(rate, self._dtype)}
+
     def step(self, batch: Mapping[str, Array], rate: float) -> float:
         """Advance once on a batch (the graph's inputs by name); the loss before the step."""
-        given = {**batch, **self._state, "rate": np.asarray(rate, self._dtype)}
+        given = self.inputs(batch, rate)
         into = {f"next_{name}": array for name, array in self._spare.items()}
         results = self.model.run(given, outputs=into)
         self._state, self._spare = self._spare, self._state
@@ -89,10 +93,11 @@ class Trainer:
     @property
     def weights(self) -> dict[str, Array]:
         """Copies of the current weights, by name."""
-        return {name: self._state[name].copy() for name in self._names if name in self.graph.weights}
+        names = (name for name in self._names if name in self.graph.weights)
+        return {name: self._state[name].copy() for name in names}
 
     def trained(self, graph: ir.Graph | None = None) -> ir.Graph:
-        """``graph`` (default: the one being trained) with the current weights in place of its own."""
+        """``graph`` (default: the one in training) with the current weights instead of its own."""
         graph = graph or self.graph
         current = self.weights
         return graph.replace(weights={n: current.get(n, a) for n, a in graph.weights.items()})

@@ -3,6 +3,7 @@
 from ir.loops.builder import Buffer, KernelBuilder
 from ir.loops.interpreter import interpret
 from ir.loops.nodes import Affine, Kernel
+from ir.loops.parser import parse
 from ir.loops.text import to_text
 from ir.loops.verify import KernelError, verify
 
@@ -13,6 +14,7 @@ __all__ = [
     "KernelBuilder",
     "KernelError",
     "interpret",
+    "parse",
     "to_text",
     "verify",
 ]

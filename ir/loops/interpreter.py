@@ -104,7 +104,7 @@ def _index(index: Affine) -> Callable[[Env], Any]:
 
 def _expression(expr: Expr) -> Callable[[Env], Any]:
     if isinstance(expr, Const):
-        constant = np.dtype(NUMPY[expr.dtype]).type(expr.value)
+        constant = np.asarray(expr.value, NUMPY[expr.dtype])[()]
         return lambda env: constant
     if isinstance(expr, Load):
         name, subscripts = expr.buffer, [_index(i) for i in expr.index]

@@ -6,6 +6,7 @@ of its own index expression. What this accepts cannot read or write outside its 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from ir.errors import Error
@@ -59,7 +60,7 @@ def verify(kernel: Kernel) -> None:
         raise KernelError(f"kernel {kernel.name}: parameter names repeat: {names}")
     scope = _Scope({param.name: param for param in kernel.params})
     if not all(isinstance(nest, Loop) for nest in kernel.body):
-        raise KernelError(f"kernel {kernel.name}: its nests are independent tasks, so each is a loop")
+        raise KernelError(f"kernel {kernel.name}: its nests are tasks, so each is a loop")
     try:
         _check_block(kernel.body, scope, parallel=True)
     except KernelError as error:
@@ -102,6 +103,38 @@ def _check_loop(loop: Loop, scope: _Scope, parallel: bool) -> None:
     inner.ranges[loop.variable] = (loop.start, loop.stop - 1)
     inner.vector = loop.variable if loop.kind == "vector" else None
     _check_block(loop.body, inner, parallel=loop.kind == "parallel")
+    if loop.kind == "vector":
+        _check_lanes(loop)
+
+
+def _check_lanes(loop: Loop) -> None:
+    """One lane's stores are not another lane's loads or stores: then their order is no matter."""
+    accesses = list(_accesses(loop.body))
+    for target in (access for access, stored in accesses if stored):
+        for access in (access for access, _ in accesses if access.buffer == target.buffer):
+            pairs = zip(target.index, access.index, strict=True)
+            if not any(a == b and a.coefficient(loop.variable) for a, b in pairs):
+                raise KernelError(
+                    f"loop {loop.variable}: one lane stores to {target.buffer} what another may "
+                    f"access; use one subscript for both"
+                )
+
+
+def _accesses(body: tuple[Stmt, ...]) -> Iterator[tuple[Load, bool]]:
+    """The elements that statements access, and whether they store to them."""
+    for stmt in body:
+        if isinstance(stmt, Store):
+            yield stmt.target, True
+            yield from ((load, False) for load in _loads(stmt.value))
+        elif not isinstance(stmt, Local):
+            yield from _accesses(stmt.body)
+
+
+def _loads(expr: Expr) -> Iterator[Load]:
+    if isinstance(expr, Load):
+        yield expr
+    for arg in expr.args if isinstance(expr, Call) else ():
+        yield from _loads(arg)
 
 
 def _check_store(store: Store, scope: _Scope) -> None:

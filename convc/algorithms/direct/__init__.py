@@ -76,7 +76,7 @@ class _Shape:
             return "depthwise"
         if self.op.groups > 1 and self.out % lanes:
             return "spatial"
-        filled = self.out / (-(-self.out // lanes) * lanes)
+        filled = self.out / max(-(-self.out // lanes) * lanes, 1)
         unit = set(self.op.stride) == {1} and self.result[-1] >= lanes
         few = filled < 0.3 and unit and not isinstance(self.op, ConvWeightGrad)
         return "spatial" if few else "channels"

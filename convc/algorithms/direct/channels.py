@@ -7,18 +7,17 @@ neighbouring taps would share broadcasts, and keeping those alive spills the acc
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convc.algorithms.direct.geometry import Line, Lines
-from convc.layout import Image
-from convc.schedule import Nest, Point, Schedule, lower, register_tile, segments
+from convc.algorithms.direct.geometry import Lines
+from convc.algorithms.epilogue import Step
 from convc.backend.target import Target
+from convc.layout import Image
+from convc.schedule import Nest, Point, Schedule, Segment, lower, register_tile, segments
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder
 from ir.loops.builder import fma
-from ir.loops.nodes import Expr, Scalar
-
-Finish = Callable[[Expr, tuple[Affine, ...]], Expr]  # value, subscript in the result's image
+from ir.loops.nodes import Expr, Load, Scalar
 
 
 @dataclass(frozen=True)
@@ -50,36 +49,48 @@ def pack_kernel(
     """
     k = KernelBuilder("pack")
     w = k.read("w", dtype, tuple(weights))
-    p = k.write("packed", dtype, channels.packed(weights[2:]))
-    taps = {f"m{axis}": extent for axis, extent in enumerate(weights[2:])}
-    for start, count, width in segments(channels.out, channels.lanes):
-        for first, inners, depth in segments(channels.inner, channels.block):
-            axes = {"g": channels.groups, "o": count, "b": inners, **taps, "i": depth}
-
-            def target(point: Point, lane: Affine, at: int = start, inner: int = first):  # type: ignore[no-untyped-def]
-                block = point["g"] * channels.out_blocks + point["o"] + at // channels.lanes
-                where = [point[t] for t in taps]
-                return p[(block, point["b"] + inner // channels.block, *where, point["i"], lane)]
-
-            def store(point: Point, _: Expr, at: int = start, inner: int = first):  # type: ignore[no-untyped-def]
-                out = point["o"] * channels.lanes + point["v"] + at
-                summed = point["b"] * channels.block + point["i"] + inner
-                rows = (
-                    (point["g"] * channels.inner + summed, out)
-                    if transposed
-                    else (point["g"] * channels.out + out, summed)
-                )
-                return target(point, point["v"], at, inner), w[(*rows, *(point[t] for t in taps))]
-
-            lower(k, Nest(dtype, {**axes, "v": width}, store),
-                  Schedule(("g", "o", "b"), vector=("v", width)))  # fmt: skip
-            if width < channels.lanes:
-                zero = k.constant(0, dtype)
-                rest = channels.lanes - width
-                nest = Nest(dtype, {**axes, "v": rest},
-                            lambda pt, _, f=target, w=width: (f(pt, pt["v"] + w), zero))  # fmt: skip
-                lower(k, nest, Schedule(("g", "o", "b"), vector=("v", rest)))
+    packed = k.write("packed", dtype, channels.packed(weights[2:]))
+    for above in segments(channels.out, channels.lanes):
+        for below in segments(channels.inner, channels.block):
+            _pack(k, w, packed, channels, transposed, above, below)
     return k.build()
+
+
+def _pack(
+    k: KernelBuilder,
+    w: Buffer,
+    packed: Buffer,
+    channels: Channels,
+    transposed: bool,
+    above: Segment,
+    below: Segment,
+) -> None:
+    """One cut of the vector side by one cut of the summed side."""
+    (first, vectors, width), (start, blocks, depth) = above, below
+    taps = {f"m{axis}": extent for axis, extent in enumerate(w.shape[2:])}
+    axes = {"g": channels.groups, "o": vectors, "b": blocks, **taps, "i": depth}
+
+    def target(p: Point, lane: Affine) -> Load:
+        vector = p["g"] * channels.out_blocks + p["o"] + first // channels.lanes
+        block = p["b"] + start // channels.block
+        return packed[(vector, block, *(p[t] for t in taps), p["i"], lane)]
+
+    def copy(p: Point, _: Expr) -> tuple[Load, Expr]:
+        out = p["o"] * channels.lanes + p["v"] + first
+        summed = p["b"] * channels.block + p["i"] + start
+        rows = (p["g"] * channels.out + out, summed)
+        if transposed:
+            rows = (p["g"] * channels.inner + summed, out)
+        return target(p, p["v"]), w[(*rows, *(p[t] for t in taps))]
+
+    def fill(p: Point, zero: Expr) -> tuple[Load, Expr]:
+        return target(p, p["v"] + width), zero
+
+    parallel, missing = ("g", "o", "b"), channels.lanes - width
+    lower(k, Nest(w.dtype, {**axes, "v": width}, copy), Schedule(parallel, vector=("v", width)))
+    if missing:
+        nest = Nest(w.dtype, {**axes, "v": missing}, fill)
+        lower(k, nest, Schedule(parallel, vector=("v", missing)))
 
 
 def correlate(
@@ -89,7 +100,7 @@ def correlate(
     y: Image,
     channels: Channels,
     lines: Lines,
-    finish: Finish,
+    finish: Step,
     target: Target,
 ) -> None:
     """Append ``y = finish(correlation of x with the packed weights w)`` along the lines."""
@@ -103,7 +114,7 @@ def correlate(
 
 
 def _nest(
-    x: Image, w: Buffer, y: Image, channels: Channels, lines: Lines, finish: Finish
+    x: Image, w: Buffer, y: Image, channels: Channels, lines: Lines, finish: Step
 ) -> Nest:
     taps = range(len(lines))
 
@@ -141,7 +152,3 @@ def _boxes(channels: Channels, taps: Sequence[int]) -> tuple[dict[str, range], .
         boxes.append(box | {"i": range(depth)})
     return tuple(boxes)
 
-
-def empty(lines: Sequence[Line]) -> bool:
-    """Whether no input position contributes."""
-    return any(line.taps == 0 for line in lines)

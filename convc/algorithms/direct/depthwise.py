@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convc.algorithms.direct.channels import Finish
 from convc.algorithms.direct.geometry import Lines
+from convc.algorithms.epilogue import Step
 from convc.layout import Image
-from convc.schedule import Nest, Point, Schedule, lower, segments
+from convc.schedule import Nest, Point, Schedule, Segment, lower, segments
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder
 from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Load, Scalar
@@ -21,32 +21,33 @@ def pack_kernel(dtype: Scalar, weights: Sequence[int], lanes: int) -> Kernel:
     w = k.read("w", dtype, tuple(weights))
     blocks = -(-weights[0] // lanes)
     p = k.write("packed", dtype, (blocks, *weights[2:], lanes))
-    taps = {f"m{axis}": extent for axis, extent in enumerate(weights[2:])}
-    for start, count, width in segments(weights[0], lanes):
-
-        def store(point: Point, _: Expr, first: int = start) -> tuple[Load, Expr]:
-            at = [point[t] for t in taps]
-            channel = point["c"] * lanes + point["v"] + first
-            return p[(point["c"] + first // lanes, *at, point["v"])], w[(channel, 0, *at)]
-
-        axes = {"c": count, **taps}
-        lower(k, Nest(dtype, {**axes, "v": width}, store), Schedule(("c",), vector=("v", width)))
-        if width < lanes:
-            zero = k.constant(0, dtype)
-            rest = Nest(
-                dtype,
-                {**axes, "v": lanes - width},
-                lambda pt, _, w=width: (  # type: ignore[misc]
-                    p[(blocks - 1, *(pt[t] for t in taps), pt["v"] + w)],
-                    zero,
-                ),
-            )
-            lower(k, rest, Schedule(("c",), vector=("v", lanes - width)))
+    for cut in segments(weights[0], lanes):
+        _pack(k, w, p, cut)
     return k.build()
 
 
+def _pack(k: KernelBuilder, w: Buffer, packed: Buffer, cut: Segment) -> None:
+    (first, blocks, width), lanes = cut, packed.shape[-1]
+    taps = {f"m{axis}": extent for axis, extent in enumerate(w.shape[2:])}
+    axes = {"c": blocks, **taps}
+
+    def copy(p: Point, _: Expr) -> tuple[Load, Expr]:
+        at = [p[t] for t in taps]
+        channel = p["c"] * lanes + p["v"] + first
+        return packed[(p["c"] + first // lanes, *at, p["v"])], w[(channel, 0, *at)]
+
+    def fill(p: Point, zero: Expr) -> tuple[Load, Expr]:
+        block = p["c"] + first // lanes
+        return packed[(block, *(p[t] for t in taps), p["v"] + width)], zero
+
+    lower(k, Nest(w.dtype, {**axes, "v": width}, copy), Schedule(("c",), vector=("v", width)))
+    if width < lanes:
+        rest = Nest(w.dtype, {**axes, "v": lanes - width}, fill)
+        lower(k, rest, Schedule(("c",), vector=("v", lanes - width)))
+
+
 def correlate(
-    k: KernelBuilder, x: Image, w: Buffer, y: Image, lines: Lines, finish: Finish
+    k: KernelBuilder, x: Image, w: Buffer, y: Image, lines: Lines, finish: Step
 ) -> None:
     """Append ``y = finish(x correlated with w)``, channel by channel."""
 

@@ -5,13 +5,13 @@ Serves any number of channels and groups; what the other forms do not take.
 
 from __future__ import annotations
 
-from convc.algorithms.direct.channels import Finish
 from convc.algorithms.direct.geometry import Lines
+from convc.algorithms.epilogue import Step
 from convc.layout import Image
 from convc.schedule import Nest, Point, Schedule, lower
-from ir.loops import Affine, Buffer, KernelBuilder
+from ir.loops import Buffer, KernelBuilder
 from ir.loops.builder import fma
-from ir.loops.nodes import Expr, Load
+from ir.loops.nodes import Expr, Index, Load
 
 
 def correlate(
@@ -21,7 +21,7 @@ def correlate(
     y: Image,
     groups: int,
     lines: Lines,
-    finish: Finish,
+    finish: Step,
     lanes: int,
     transposed: bool,
 ) -> None:
@@ -31,7 +31,7 @@ def correlate(
     """
     inner, out = x.shape[1] // groups, y.shape[1] // groups
 
-    def out_index(p: Point) -> tuple[Affine | int, ...]:
+    def out_index(p: Point) -> tuple[Index, ...]:
         at = (line.out_at(p[f"q{a}"]) for a, line in enumerate(lines))
         return (p["n"], p["g"] * out + p["o"], *at, 0)
 
@@ -48,7 +48,7 @@ def correlate(
     nest = Nest(
         x.buffer.dtype,
         axes,
-        lambda p, acc: (y[out_index(p)], finish(acc, out_index(p))),  # type: ignore[arg-type]
+        lambda p, acc: (y[out_index(p)], finish(acc, out_index(p))),
         update,
         (box,) if all(line.taps for line in lines) else (),
     )
@@ -61,7 +61,8 @@ def correlate(
 def weight_gradient(
     k: KernelBuilder, g: Image, x: Image, dw: Buffer, groups: int, lines: Lines
 ) -> None:
-    """Append ``dw[k, c, m] = sum over n, q of g[n, k, q] * x[n, c, q*s + m*d - lo]``, unvectorised."""
+    """Append ``dw[k, c, m] = sum over n, q of g[n, k, q] * x[n, c, q*s + m*d - lo]``,
+    without vectors."""
     out, inner = g.shape[1] // groups, x.shape[1] // groups
     taps = {f"m{axis}": line.taps for axis, line in enumerate(lines)}
 

@@ -1,0 +1,118 @@
+"""The command ``convc``: one subcommand per tool."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import NoReturn, Protocol
+
+import convc
+import ir
+from convc import settings
+from convc.tools import bench, check, demo, doctor, run, show
+from convc.tools import compile as compile_tool
+from convc.tools.arguments import Subparsers
+
+DESCRIPTION = """\
+Compile convolutional networks to native code, and look inside: convc COMMAND --help says more.
+
+exit status: 0 success, 1 a check failed, 2 bad input (one line on standard error says what)"""
+BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+LEVELS = ("debug", "info", "warning", "error")
+
+
+class Tool(Protocol):
+    """A module of ``convc.tools``: one command."""
+
+    def add_parser(self, subparsers: Subparsers) -> None:
+        """Add the command; its default ``run`` is the function below."""
+
+    def run(self, args: argparse.Namespace) -> int:
+        """Run the command; the exit status."""
+
+
+TOOLS: tuple[Tool, ...] = (demo, run, check, show, compile_tool, bench, doctor)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in two lines instead of the whole usage."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(BAD_INPUT, f"convc: error: {message}\nsee {self.prog} --help\n")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit status."""
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(AttributeError):  # a terminal that cannot show a character
+            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    try:
+        with _logging():
+            status = _dispatch(argv)
+            sys.stdout.flush()
+            return status
+    except SystemExit as stop:  # argparse, for --help and for its errors
+        return stop.code if isinstance(stop.code, int) else BAD_INPUT
+    except BrokenPipeError:
+        _drop_output()
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except (ir.Error, OSError, MemoryError) as error:
+        if settings.number("CONVC_DEBUG"):
+            traceback.print_exc()
+        print(f"convc: error: {_message(error)}", file=sys.stderr)
+        return BAD_INPUT
+
+
+def _dispatch(argv: Sequence[str] | None) -> int:
+    parser: argparse.ArgumentParser = _Parser(  # the tools' parsers are of its class too
+        prog="convc",
+        description=DESCRIPTION,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"convc {convc.__version__}")
+    subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
+    for tool in TOOLS:
+        tool.add_parser(subparsers)
+    args = parser.parse_args(argv)
+    status: int = args.run(args)
+    return status
+
+
+def _message(error: BaseException) -> str:
+    """What went wrong, in at most two lines."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return "\n".join(lines[:2]) or type(error).__name__
+
+
+@contextlib.contextmanager
+def _logging() -> Iterator[None]:
+    """The logger ``convc`` on standard error, at the level of ``CONVC_LOG``."""
+    level = os.environ.get("CONVC_LOG", "").lower()
+    logger = logging.getLogger("convc")
+    before = logger.level
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("convc: %(levelname)s: %(message)s"))
+    logger.addHandler(handler)
+    logger.setLevel((level if level in LEVELS else "warning").upper())
+    if level and level not in LEVELS:
+        logger.warning("CONVC_LOG=%s is none of %s; using warning", level, ", ".join(LEVELS))
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before)
+
+
+def _drop_output() -> None:
+    """Nobody reads any more: keep the interpreter from complaining when it flushes at exit."""
+    with contextlib.suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

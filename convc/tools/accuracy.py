@@ -1,0 +1,134 @@
+"""How far a native result is from float64, and how far it may be."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+import ir
+from ir import ops
+from ir.ops.loss import LabelLoss
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+ELSEWHERE = "NaN or infinity at other positions"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Accuracy:
+    """The largest absolute error of a result, the largest that is allowed, and the first one
+    relative to the largest reference magnitude."""
+
+    error: float
+    allowed: float
+    relative: float
+    note: str = ""
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.allowed
+
+    @property
+    def excess(self) -> float:
+        """The error in units of what is allowed."""
+        return _ratio(self.error, self.allowed)
+
+
+def accuracy(result: Array, reference: Array, bound: float) -> Accuracy:
+    """``result`` beside a float64 ``reference``; an error up to ``bound`` is allowed.
+
+    NaN and infinity must stand where the reference, rounded to the result's type, has them.
+    """
+    with np.errstate(all="ignore"):
+        expected = reference.astype(result.dtype)
+    finite = np.isfinite(expected)
+    alike = np.array_equal(result[~finite], expected[~finite], equal_nan=bool((~finite).any()))
+    allowed = bound + (np.finfo(result.dtype).tiny if result.dtype.kind == "f" else 0.0)
+    largest = peak(reference[finite])
+    if not (alike and np.isfinite(result[finite]).all()):
+        return Accuracy(error=np.inf, allowed=float(allowed), relative=np.inf, note=ELSEWHERE)
+    error = peak(result[finite].astype(np.float64) - reference[finite])
+    return Accuracy(error=error, allowed=float(allowed), relative=_ratio(error, largest))
+
+
+def worst(parts: Iterable[Accuracy]) -> Accuracy:
+    """The one with the largest error in units of what is allowed."""
+    return max(parts, key=lambda part: part.excess)
+
+
+def peak(array: Array) -> float:
+    """The largest finite magnitude, 0 if there is none."""
+    magnitudes = np.abs(array[np.isfinite(array)])
+    return float(magnitudes.max(initial=0.0))
+
+
+# ---------------------------------------------------------------- the scale of rounding errors
+
+SUMS = (
+    ops.Conv, ops.ConvInputGrad, ops.ConvWeightGrad, ops.Dense, ops.Sum, ops.AveragePool,
+    ops.AveragePoolGrad, ops.Bias, ops.Add, ops.Mul, ops.Scale, ops.Fused,
+)  # fmt: skip
+Magnitude = Callable[[ir.Op, Sequence[Array]], Array]
+OTHERS: dict[type[ir.Op], Magnitude] = {
+    ops.Sub: lambda op, arrays: abs(arrays[0]) + abs(arrays[1]),
+    ops.MaxPoolGrad: lambda op, arrays: op.evaluate(arrays[0], abs(arrays[1]))[0],
+    ops.SoftmaxGrad: lambda op, arrays: np.asarray(2 * peak(arrays[0]) * peak(arrays[1])),
+    ops.CrossEntropy: lambda op, arrays: np.ones(()),
+    ops.SoftmaxCrossEntropy: lambda op, arrays: np.ones(()),
+    ops.SoftmaxCrossEntropyGrad: lambda op, arrays: abs(arrays[2]) / max(arrays[1].size, 1),
+}
+
+
+def magnitude(op: ir.Op, arrays: Sequence[Array], reference: Array) -> float:
+    """The largest sum of magnitudes that the op adds up, and at least its largest result.
+
+    Cancellation makes a result smaller than the terms that it is a sum of, not its rounding error.
+    """
+    with np.errstate(all="ignore"):
+        if isinstance(op, SUMS):
+            return max(peak(reference), peak(op.evaluate(*map(np.abs, arrays))[0]))
+        if type(op) in OTHERS:
+            return max(peak(reference), peak(OTHERS[type(op)](op, arrays)))
+    return peak(reference)
+
+
+def _ratio(error: float, largest: float) -> float:
+    if largest:
+        return error / largest
+    return np.inf if error else 0.0
+
+
+# ---------------------------------------------------------------- inputs to try
+
+
+def random_inputs(graph: ir.Graph, seed: int = 0) -> dict[str, Array]:
+    """Arrays for the inputs of a static graph: normal floats, labels in their range.
+
+    An input that is used as a probability is positive.
+    """
+    rng = np.random.default_rng(seed)
+    return {name: _random(graph, name, type, rng) for name, type in graph.inputs.items()}
+
+
+def _random(graph: ir.Graph, name: str, type: ir.TensorType, rng: np.random.Generator) -> Array:
+    shape = type.static_shape
+    if not type.dtype.is_float:
+        return rng.integers(0, label_bound(graph, name), shape, dtype=np.int64)
+    losses = (node for node in graph.consumers(name) if isinstance(node.op, LabelLoss))
+    probability = any(n.inputs[0] == name and n.op.operands[0] == "p" for n in losses)
+    data = rng.uniform(0.1, 1.0, shape) if probability else rng.standard_normal(shape)
+    return np.asarray(data).astype(type.dtype.numpy)
+
+
+def label_bound(graph: ir.Graph, name: str, otherwise: int = 10) -> int:
+    """The least number of classes among the losses that take labels from this integer input."""
+    reached: set[str] = {name}
+    bounds: list[int] = []
+    for node in graph.nodes:
+        if isinstance(node.op, LabelLoss) and node.inputs[1] in reached:
+            bounds.append(graph.types[node.inputs[0]].static_shape[1])
+        elif reached.intersection(node.inputs):
+            reached.update(v for v in node.outputs if not graph.types[v].dtype.is_float)
+    return max(1, min(bounds, default=otherwise))

@@ -1,0 +1,276 @@
+"""``convc check``: every op of a model, and the whole of it, beside the interpreter in float64."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+
+import convc
+import ir
+from convc.algorithms import Algorithm, Site
+from convc.backend.target import Target, target_named
+from convc.errors import InputError
+from convc.passes import optimised
+from convc.select import select
+from convc.tools import arguments
+from convc.tools.accuracy import Accuracy, accuracy, magnitude, peak, random_inputs, worst
+from convc.tools.table import json_text, table
+from ir.errors import GradientError, GraphError
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+TOLERANCES = {"f32": 1e-4, "f64": 1e-10, "i64": 0.0}
+NUMPY_TIMES = 10.0  # a graph may be this much further from float64 than numpy is in its own type
+
+DESCRIPTION = """\
+Find out whether MODEL computes the right numbers on this machine, and which op is wrong if not.
+
+Every op, as the passes leave it, is compiled alone and run on the values that reach it in a
+float64 evaluation; its results must be as near to float64 as its algorithm promises. Then the
+whole model is compiled and compared, and both once more for the gradients of all float inputs
+and weights. Exit status 1, with the worst op named, when something differs."""
+EXAMPLE = "  convc check lenet.ir --sizes N=4\n  convc check lenet.ir --input x=images.npy"
+
+
+@dataclass(frozen=True, kw_only=True)
+class NodeCheck(Accuracy):
+    """One node alone, compiled, beside the interpreter on the same inputs in float64."""
+
+    node: str
+    op: str
+    algorithm: str
+    type: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputCheck(Accuracy):
+    """One output of the whole compiled graph beside the interpreter in float64."""
+
+    output: str
+    type: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """The checks of one graph: ``forward`` or ``gradients``."""
+
+    name: str
+    nodes: list[NodeCheck]
+    outputs: list[OutputCheck]
+
+    @property
+    def checks(self) -> list[Accuracy]:
+        return [*self.nodes, *self.outputs]
+
+
+def check_nodes(
+    graph: ir.Graph, inputs: Mapping[str, Array], *, target: str | None = None,
+    threads: int | None = None, tolerance: float | None = None,
+    nodes: Sequence[ir.Node] | None = None,
+) -> list[NodeCheck]:  # fmt: skip
+    """Compile each of the ``nodes`` (default: all) of a static graph by itself and compare it
+    with the interpreter.
+
+    A node is given the float64 values of its operands, rounded to their types. ``tolerance``
+    replaces what its algorithm promises.
+    """
+    reference = ir.values(graph, inputs, "float64")
+    chosen_target = target_named(target)
+    chosen = select(graph, chosen_target)
+    return [
+        _check_node(graph, node, reference, chosen[node.name], chosen_target, threads, tolerance)
+        for node in (graph.nodes if nodes is None else nodes)
+    ]
+
+
+def check_graph(
+    graph: ir.Graph, inputs: Mapping[str, Array], *, target: str | None = None,
+    threads: int | None = None, tolerance: float | None = None,
+) -> list[OutputCheck]:  # fmt: skip
+    """Compile a static graph and compare its outputs with the interpreter.
+
+    ``tolerance`` is relative to the largest magnitude of an output (default: ``TOLERANCES``).
+    Where numpy itself, in the graph's own types, is far from float64, ``NUMPY_TIMES`` as far is
+    allowed: sums that cancel and decisions that flip are the graph's doing.
+    """
+    results = convc.compile(graph, target=target, threads=threads).run(inputs)
+    reference = ir.interpret(graph, inputs, "float64")
+    numpy: dict[str, Array] = {}
+    checks = []
+    for name, value in graph.outputs.items():
+        type = graph.types[value]
+        relative = TOLERANCES[type.dtype.value] if tolerance is None else tolerance
+        bound = relative * peak(reference[name])
+        found = accuracy(results[name], reference[name], bound)
+        if not found.passed and tolerance is None:
+            numpy = numpy or ir.interpret(graph, inputs)
+            own = accuracy(numpy[name], reference[name], bound)
+            found = accuracy(results[name], reference[name], max(bound, NUMPY_TIMES * own.error))
+        checks.append(OutputCheck(output=name, type=str(type), **asdict(found)))
+    return checks
+
+
+def one_node(graph: ir.Graph, node: ir.Node) -> ir.Graph:
+    """The graph of just this node; weights stay weights, other operands become inputs."""
+    operands = dict.fromkeys(node.inputs)
+    weights = {name: graph.weights[name] for name in operands if name in graph.weights}
+    inputs = {name: graph.types[name] for name in operands if name not in weights}
+    return ir.Graph("one", inputs, weights, (node,), {name: name for name in node.outputs})
+
+
+def _check_node(
+    graph: ir.Graph, node: ir.Node, reference: Mapping[str, Array], algorithm: Algorithm,
+    target: Target, threads: int | None, tolerance: float | None,
+) -> NodeCheck:  # fmt: skip
+    one = one_node(graph, node)
+    with np.errstate(all="ignore"):
+        operands = {
+            name: np.asarray(reference[name], type.dtype.numpy) for name, type in one.inputs.items()
+        }
+    model = convc.compile(
+        one, threads, algorithms={node.name: algorithm.name}, target=target.name, passes=()
+    )
+    results = model.run(operands)
+    wide = ir.values(one, operands, "float64")
+    if tolerance is None:
+        tolerance = algorithm.tolerance(Site.of(one, node, target))
+    arrays = [wide[name] for name in node.inputs]
+    found = worst(
+        accuracy(results[name], wide[name], tolerance * magnitude(node.op, arrays, wide[name]))
+        for name in node.outputs
+    )
+    type = ", ".join(str(one.types[name]) for name in node.outputs)
+    return NodeCheck(node=node.name, op=arguments.op_label(node.op), type=type,
+                     algorithm=algorithm.name, **asdict(found))  # fmt: skip
+
+
+# ---------------------------------------------------------------- the command
+
+
+def add_parser(subparsers: arguments.Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = arguments.new_parser(
+        subparsers, "check", "compare every op with a float64 interpreter", DESCRIPTION, EXAMPLE
+    )
+    arguments.add_model(parser)
+    arguments.add_inputs(parser, "inputs not given are random")
+    parser.add_argument("--seed", metavar="N", type=int, default=0,
+                        help="of the random inputs (default: 0)")  # fmt: skip
+    arguments.add_sizes(parser, 2)
+    parser.add_argument("--gradients", action=argparse.BooleanOptionalAction,
+                        help="also check gradients (default: where the model has any)")  # fmt: skip
+    parser.add_argument(
+        "--tolerance", metavar="X", type=float,
+        help="largest error allowed for every op and output, relative to its largest magnitude "
+        "(default: what the algorithm of an op promises; 1e-4 for a float32 output of the whole "
+        "model, 1e-10 for float64, more where numpy does no better)",
+    )  # fmt: skip
+    arguments.add_threads(parser)
+    arguments.add_target(parser)
+    arguments.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    if args.seed < 0 or not (args.tolerance is None or args.tolerance >= 0):
+        raise InputError("--seed and --tolerance must not be negative")
+    given = arguments.read_arrays(args.input)
+    graph = convc.load(args.model)
+    graph = arguments.bound(graph, [_implied(graph, given), *args.sizes], 2)
+    sections = [_section("forward", graph, given, args)]
+    gradients, missing = _gradients(graph, args.gradients)
+    if gradients is not None:
+        sections.append(_section("gradients", gradients, given, args, optimised(graph).nodes))
+    passed = all(check.passed for section in sections for check in section.checks)
+    if args.json:
+        print(json_text({"passed": passed, "sections": [_json(section) for section in sections]}))
+    else:
+        print("\n\n".join([*map(_text, sections), *missing, _summary(sections)]))
+    return 0 if passed else 1
+
+
+def _implied(graph: ir.Graph, given: Mapping[str, Array]) -> dict[str, int]:
+    """Values of the symbols that stand alone in the shapes of given arrays."""
+    found: dict[str, int] = {}
+    for name in given.keys() & graph.inputs.keys():
+        for extent, size in zip(graph.inputs[name].shape, given[name].shape, strict=False):
+            if str(extent) in graph.symbols:
+                found.setdefault(str(extent), size)
+    return found
+
+
+def _gradients(graph: ir.Graph, wanted: bool | None) -> tuple[ir.Graph | None, list[str]]:
+    """The graph of all gradients, or why there is none; an error where they were asked for."""
+    wrt = arguments.gradient_names(graph)
+    floats = any(graph.types[value].dtype.is_float for value in graph.outputs.values())
+    if wanted is False or (wanted is None and not (wrt and floats)):
+        return None, []
+    try:
+        return ir.vjp(graph, wrt), []
+    except (GradientError, GraphError) as error:
+        if wanted:
+            raise
+        return None, [f"no gradients checked: {error}"]
+
+
+def _section(
+    name: str, graph: ir.Graph, given: Mapping[str, Array], args: argparse.Namespace,
+    known: Sequence[ir.Node] = (),
+) -> Section:  # fmt: skip
+    """Check a graph; its nodes only where they are not ``known`` to be checked already."""
+    inputs = {**random_inputs(graph, args.seed), **given}
+    ir.check_inputs(graph, inputs)
+    better = optimised(graph)
+    nodes = [node for node in better.nodes if node not in known]
+    how: dict[str, Any] = {"target": args.target, "threads": args.threads, "tolerance": args.tolerance}
+    return Section(
+        name, check_nodes(better, inputs, nodes=nodes, **how), check_graph(graph, inputs, **how)
+    )
+
+
+def _json(section: Section) -> dict[str, object]:
+    nodes, outputs = (
+        [{**asdict(check), "passed": check.passed} for check in checks]
+        for checks in (section.nodes, section.outputs)
+    )
+    return {"name": section.name, "nodes": nodes, "outputs": outputs}
+
+
+def _text(section: Section) -> str:
+    errors = ("max error", "allowed", "relative", "verdict")
+    nodes = [(c.node, c.op, c.algorithm, c.type, *_numbers(c)) for c in section.nodes]
+    outputs = [(c.output, c.type, *_numbers(c)) for c in section.outputs]
+    return "\n\n".join([
+        f"{section.name}: each op alone",
+        table(("node", "op", "algorithm", "type", *errors), nodes),
+        f"{section.name}: the whole model",
+        table(("output", "type", *errors), outputs),
+    ])  # fmt: skip
+
+
+def _numbers(check: Accuracy) -> tuple[str, str, str, str]:
+    verdict = "ok" if check.passed else f"WRONG {check.note}".rstrip()
+    return f"{check.error:.2e}", f"{check.allowed:.2e}", f"{check.relative:.2e}", verdict
+
+
+def _summary(sections: Sequence[Section]) -> str:
+    nodes = [check for section in sections for check in section.nodes]
+    outputs = [check for section in sections for check in section.outputs]
+    wrong = [check for check in nodes if not check.passed]
+    if wrong:
+        bad = max(wrong, key=lambda check: check.excess)
+        return (
+            f"WRONG: {len(wrong)} of {len(nodes)} ops; the worst is node '{bad.node}' "
+            f"({bad.op}, {bad.algorithm}): {bad.note or f'{bad.excess:.3g} times what is allowed'}"
+        )
+    if not all(check.passed for check in outputs):
+        bad_output = max(outputs, key=lambda check: check.excess)
+        return (
+            f"WRONG: output '{bad_output.output}', though every op alone is right: "
+            "look at the passes (convc show MODEL --at passes)"
+        )
+    return f"ok: {len(nodes)} ops and {len(outputs)} outputs agree with float64"

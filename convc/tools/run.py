@@ -1,0 +1,72 @@
+"""``convc run``: compile a model, run it on arrays from files, write the results to files."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+
+import convc
+import ir
+from convc.tools import arguments
+from convc.tools.table import json_text, table
+
+DESCRIPTION = """\
+Compile MODEL to native code for this machine, run it once on arrays from .npy files, and write
+each output as an .npy file. Shapes and element types must be those the model declares
+(convc show MODEL --at graph prints them); symbolic extents take the sizes of the arrays."""
+EXAMPLE = "  convc run lenet.ir --input x=images.npy --output results"
+
+
+def add_parser(subparsers: arguments.Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = arguments.new_parser(
+        subparsers, "run", "run a model on arrays from .npy files", DESCRIPTION, EXAMPLE
+    )
+    arguments.add_model(parser)
+    arguments.add_inputs(parser, "every input of the model is needed")
+    parser.add_argument(
+        "--output", "-o", metavar="DIR", required=True, type=Path,
+        help="folder for the outputs, made if it lacks: DIR/<output>.npy",
+    )  # fmt: skip
+    arguments.add_threads(parser)
+    arguments.add_target(parser)
+    arguments.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    graph = convc.load(args.model)
+    arrays = arguments.read_arrays(args.input)
+    ir.check_inputs(graph, arrays)  # before the time of compiling is spent
+    results = convc.compile(graph, threads=args.threads, target=args.target).run(arrays)
+    args.output.mkdir(parents=True, exist_ok=True)
+    files = {name: args.output / file for name, file in file_names(results).items()}
+    for name, array in results.items():
+        np.save(files[name], array, allow_pickle=False)
+    rows = [(name, str(ir.TensorType.of(a)), str(files[name])) for name, a in results.items()]
+    if args.json:
+        named = [dict(zip(("name", "type", "file"), row, strict=True)) for row in rows]
+        print(json_text({"outputs": named}))
+    else:
+        print(table(("output", "type", "file"), rows))
+    return 0
+
+
+def file_names(outputs: Iterable[str]) -> dict[str, str]:
+    """A file name for each output: letters, digits and ``._-`` stay, names stay distinct."""
+    files: dict[str, str] = {}
+    taken: set[str] = set()
+    for output in outputs:
+        stem = re.sub(r"[^\w.-]", "_", output, flags=re.ASCII).lstrip(".")[:100] or "output"
+        name, number = stem, 1
+        while name.lower() in taken:
+            number += 1
+            name = f"{stem}-{number}"
+        taken.add(name.lower())
+        files[output] = f"{name}.npy"
+    return files

@@ -1,0 +1,249 @@
+"""``convc show``: a model at every stage of its compilation, as text."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+
+import convc
+import ir
+from convc.algorithms import Site
+from convc.backend import jit
+from convc.backend.target import Target, target_named
+from convc.errors import InputError
+from convc.lowering import Step
+from convc.model import Options, Stages, stages
+from convc.passes import PIPELINE, run_passes
+from convc.plan import Placed
+from convc.select import candidates
+from convc.tools import arguments
+from convc.tools.table import nbytes, pairs, seconds, table
+from ir.errors import did_you_mean
+from ir.loops import Kernel, to_text
+
+DESCRIPTION = """\
+Print what MODEL becomes at one stage of its compilation, as text on standard output:
+
+  graph       the model itself
+  passes      after each pass over the graph: the number of nodes, and what changed
+  algorithms  how each node is computed, and why not in another way
+  loops       the loops of each kernel
+  plan        the steps in the order they run, and where every buffer lies in memory
+  llvm        LLVM's assembly of each kernel
+  asm         the machine's assembly of each kernel"""
+EXAMPLE = """\
+  convc show lenet.ir --at plan --sizes N=1
+  convc show lenet.ir --at asm --node conv1 --target avx2"""
+
+
+@dataclass(frozen=True)
+class View:
+    """What is asked for: a static graph (for ``graph`` perhaps symbolic), and of it, what."""
+
+    graph: ir.Graph
+    target: str | None
+    node: str | None
+    diff: bool
+
+    def stages(self) -> Stages:
+        """All stages of the graph. Raises ``InputError`` for a node that is in none of them."""
+        made = stages(self.graph, Options(1, "fast", (), target_named(self.target), PIPELINE))
+        names = [node.name for node in made.optimised.nodes]
+        if self.node is not None and self.node not in names:
+            hint = did_you_mean(self.node, names)
+            if any(node.name == self.node for node in self.graph.nodes):
+                hint = ": a pass has merged it into another (--at passes)"
+            raise InputError(f"--node: no node '{self.node}' after the passes{hint}; "
+                             f"nodes: {', '.join(names)}")  # fmt: skip
+        return made
+
+    def shows(self, name: str) -> bool:
+        return self.node in (None, name)
+
+
+def add_parser(subparsers: arguments.Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = arguments.new_parser(
+        subparsers, "show", "print a model at one stage of its compilation", DESCRIPTION, EXAMPLE
+    )
+    arguments.add_model(parser)
+    parser.add_argument("--at", metavar="STAGE", choices=tuple(STAGES), default="graph",
+                        help=f"{', '.join(STAGES)} (default: graph)")  # fmt: skip
+    parser.add_argument("--node", metavar="NAME",
+                        help="only this node (not with --at graph, passes)")  # fmt: skip
+    arguments.add_sizes(parser, 1)
+    arguments.add_target(parser)
+    parser.add_argument("--gradients", action="store_true",
+                        help="show the gradients of all float weights too")  # fmt: skip
+    parser.add_argument("--diff", action=argparse.BooleanOptionalAction, default=True,
+                        help="print what a pass changed (default: yes)")  # fmt: skip
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    if args.node is not None and args.at in ("graph", "passes"):
+        raise InputError(f"--node has no meaning with --at {args.at}; leave it out")
+    graph = convc.load(args.model)
+    if args.gradients:
+        weights = [name for name in graph.weights if graph.types[name].dtype.is_float]
+        if not weights:
+            raise InputError(f"--gradients: graph '{graph.name}' has no float weights")
+        graph = ir.vjp(graph, weights)
+    if args.sizes or args.at != "graph":
+        graph = arguments.bound(graph, args.sizes, 1)
+    for text in STAGES[args.at](View(graph, args.target, args.node, args.diff)):
+        print(text.rstrip("\n"))
+    return 0
+
+
+# ---------------------------------------------------------------- graphs
+
+
+def _graph(view: View) -> Iterator[str]:
+    yield ir.to_text(view.graph)
+
+
+def _passes(view: View) -> Iterator[str]:
+    before = view.graph
+    for name, after in run_passes(before):
+        yield f"{name}: {len(before.nodes)} -> {len(after.nodes)} nodes"
+        old, new = (ir.to_text(graph).splitlines() for graph in (before, after))
+        if old == new:
+            yield "  nothing changed"
+        elif view.diff:
+            yield from difflib.unified_diff(old, new, "before", "after", lineterm="")
+        yield ""
+        before = after
+
+
+# ---------------------------------------------------------------- algorithms
+
+
+def _algorithms(view: View) -> Iterator[str]:
+    made = view.stages()
+    rows = []
+    others: dict[tuple[str, str, str], list[str]] = {}
+    for node in made.optimised.nodes:
+        if not view.shows(node.name):
+            continue
+        site = Site.of(made.optimised, node, made.target)
+        chosen = made.algorithms[node.name]
+        time = seconds(chosen.seconds(site))
+        types = ", ".join(str(made.optimised.types[name]) for name in node.outputs)
+        rows.append((node.name, arguments.op_label(node.op), types, chosen.name, time))
+        for other in candidates(site):
+            if other.algorithm.name != chosen.name:
+                why = other.reason or "predicted to be slower"
+                time = "" if other.reason else seconds(other.seconds)
+                others.setdefault((other.algorithm.name, time, why), []).append(node.name)
+    yield table(("node", "op", "type", "algorithm", "predicted"), rows)
+    yield "\npredicted: time on one thread. Not chosen:\n"
+    yield table(
+        ("algorithm", "predicted", "reason", "nodes"),
+        [(*key, _listed(nodes, len(rows))) for key, nodes in others.items()],
+    )
+
+
+def _listed(names: list[str], total: int) -> str:
+    return f"all {total}" if len(names) == total > 1 else ", ".join(names)
+
+
+# ---------------------------------------------------------------- kernels
+
+
+def _kernels(view: View, text: Callable[[Kernel, Target], str], mark: str) -> Iterator[str]:
+    """Each distinct kernel once, under a line that says which steps run it."""
+    made = view.stages()
+    found: dict[str, list[tuple[str, Step]]] = {}
+    for place, step in _numbered(made):
+        if view.shows(step.node):
+            found.setdefault(jit.digest(step.kernel), []).append((place, step))
+    for uses in found.values():
+        kernel = uses[0][1].kernel
+        served = ", ".join(f"{place} {step.node} ({step.algorithm})" for place, step in uses)
+        yield f"{mark} {kernel.name}: {served}"
+        yield text(kernel, made.target)
+        yield ""
+    if not found:
+        yield f"{mark} no kernels: nothing is left to compute"
+
+
+def _numbered(made: Stages) -> Iterator[tuple[str, Step]]:
+    """Steps that run once as p0, p1, …, the others as 0, 1, …"""
+    for number, step in enumerate(made.plan.prepare):
+        yield f"p{number}", step
+    for number, step in enumerate(made.plan.steps):
+        yield str(number), step
+
+
+# ---------------------------------------------------------------- the plan
+
+
+def _plan(view: View) -> Iterator[str]:
+    made = view.stages()
+    yield "steps (p0, p1, ... run once, when the model is made; slots: read -> written):\n"
+    shown = [(place, step) for place, step in _numbered(made) if view.shows(step.node)]
+    yield table(
+        ("step", "node", "algorithm", "kernel", "tasks", "parallel", "slots"),
+        [_step(place, step) for place, step in shown],
+    )
+    numbers = {slot for _, step in shown for slot in step.slots} if view.node else None
+    yield "\nmemory (bytes; life: from step to step):\n"
+    yield table(
+        ("slot", "name", "role", "bytes", "offset", "life"), list(_memory(made, numbers))
+    )
+    yield "\n" + _totals(made)
+
+
+def _step(place: str, step: Step) -> tuple[object, ...]:
+    reads, writes = (" ".join(map(str, slots)) for slots in (step.reads, step.writes))
+    parallel = "yes" if step.parallel else "no"
+    return (place, step.node, step.algorithm, step.kernel.name, step.kernel.tasks, parallel,
+            f"{reads} -> {writes}".strip())  # fmt: skip
+
+
+def _memory(made: Stages, numbers: set[int] | None) -> Iterator[tuple[object, ...]]:
+    plan = made.plan
+    for slot in plan.program.slots:
+        placed = plan.constants.get(slot.number) or plan.temporaries.get(slot.number)
+        outside = slot.role in ("input", "output")
+        if (placed or outside) and (numbers is None or slot.number in numbers):
+            role = "constant" if slot.number in plan.constants else slot.role
+            size = placed.nbytes if placed else slot.size * ir.DType(slot.dtype).itemsize
+            yield slot.number, slot.name, role, size, *_place(placed, role)
+
+
+def _place(placed: Placed | None, role: str) -> tuple[object, str]:
+    if placed is None:
+        return "-", "caller's"
+    return placed.offset, "always" if role == "constant" else f"{placed.first}..{placed.last}"
+
+
+def _totals(made: Stages) -> str:
+    plan = made.plan
+    graph = made.optimised
+    outside = [graph.types[name] for name in (*graph.inputs, *graph.outputs.values())]
+    peak = plan.constant_bytes + plan.arena_bytes
+    figures = {
+        "constants": plan.constant_bytes,
+        "arena": plan.arena_bytes,
+        "most alive at one step": plan.live_bytes,
+        "peak (constants + arena)": peak,
+        "caller's inputs and outputs": sum(prod(t.static_shape) * t.dtype.itemsize for t in outside),
+    }
+    return pairs((f"{k}:", f"{v:>12,} bytes = {nbytes(v)}") for k, v in figures.items())
+
+
+STAGES: dict[str, Callable[[View], Iterator[str]]] = {
+    "graph": _graph,
+    "passes": _passes,
+    "algorithms": _algorithms,
+    "loops": lambda view: _kernels(view, lambda kernel, _: to_text(kernel), "#"),
+    "plan": _plan,
+    "llvm": lambda view: _kernels(view, jit.llvm_text, ";"),
+    "asm": lambda view: _kernels(view, jit.assembly, "#"),
+}

@@ -1,0 +1,102 @@
+"""Measuring: interleaved rounds, medians, and the processor's own limit."""
+
+from __future__ import annotations
+
+import ctypes
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from convc.backend.jit import compile_kernel
+from convc.backend.target import Target
+from convc.model import Model
+from ir.loops import Kernel, KernelBuilder
+from ir.loops.builder import fma
+
+Call = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Timing:
+    """Seconds of one call: the least and the median over all rounds."""
+
+    least: float
+    median: float
+
+
+def measure(calls: Mapping[str, Call], rounds: int = 15, block: float = 0.02) -> dict[str, Timing]:
+    """Time contenders in turn, so that a change of the machine's speed meets them all.
+
+    Each round gives each contender a block of about ``block`` seconds of calls, after one call
+    that is not counted.
+    """
+    counts = {name: max(1, int(block / _once(call))) for name, call in calls.items()}
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(rounds):
+        for name, call in calls.items():
+            call()
+            for _ in range(counts[name]):
+                start = time.perf_counter()
+                call()
+                times[name].append(time.perf_counter() - start)
+    return {name: Timing(min(t), statistics.median(t)) for name, t in times.items()}
+
+
+def _once(call: Call) -> float:
+    call()
+    start = time.perf_counter()
+    call()
+    return max(time.perf_counter() - start, 1e-7)
+
+
+def step_times(model: Model, inputs: Sequence[npt.NDArray[Any]]) -> dict[str, Timing]:
+    """Seconds of each step of a static model on one thread, by number and kernel."""
+    executable = model.executable()
+    results = executable.allocate()
+    addresses = [[a.ctypes.data for a in arrays] for arrays in (inputs, results)]
+    executable.run(*addresses)
+    calls = {
+        f"{number} {step.kernel.name}": call
+        for number, (step, call) in enumerate(executable.step_calls(*addresses))
+    }
+    return measure(calls)
+
+
+def peak_kernel(target: Target, turns: int = 20000) -> Kernel:
+    """Independent multiply-adds, enough to fill the units, and nothing else."""
+    accumulators, lanes = target.registers * 3 // 4, target.lanes("f32")
+    k = KernelBuilder("peak")
+    x, y = k.read("x", "f32", (2, lanes)), k.write("y", "f32", (accumulators, lanes))
+    with k.loop("task", 1, "parallel"):
+        acc = k.local("acc", "f32", (accumulators, lanes))
+        for source in (y, None):
+            repeat = 1 if source else turns
+            with (
+                k.loop("turn", repeat),
+                k.loop("a", accumulators, "unroll") as a,
+                k.loop("v", lanes, "vector") as v,
+            ):
+                k.store(acc[a, v], y[a, v] if source else fma(x[0, v], acc[a, v], x[1, v]))
+        with k.loop("a", accumulators, "unroll") as a, k.loop("v", lanes, "vector") as v:
+            k.store(y[a, v], acc[a, v])
+    return k.build()
+
+
+def peak_call(target: Target, turns: int = 20000) -> tuple[Call, float]:
+    """A call of ``peak_kernel`` and the flops it does: the limit of one core."""
+    kernel = peak_kernel(target, turns)
+    code = compile_kernel(kernel, target)
+    x = np.full(kernel.params[0].shape, 0.5, np.float32)
+    y = np.ones(kernel.params[1].shape, np.float32)
+    table = (ctypes.c_void_p * 2)(x.ctypes.data, y.ctypes.data)
+    entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(code.address)
+
+    def call(kept: tuple[object, ...] = (code, x, y)) -> None:
+        entry(table, 0, 1)
+
+    return call, 2.0 * turns * y.size

@@ -1,0 +1,52 @@
+"""Graphs of one node, made from the examples of the ops, and the data to run them on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+import ir
+from convc.algorithms import Site
+from convc.backend.target import Target, target_named
+from convc.select import candidates
+from ir.types import Array
+
+FLOATS = {"float32": "f32", "float64": "f64"}
+
+
+def examples() -> Iterator[tuple[str, ir.Example]]:
+    """Every example of every op, with a name."""
+    for op in ir.OPS:
+        for example in op.examples():
+            yield f"{op.name}: {example.name}", example
+
+
+def graph_of(example: ir.Example, dtype: str = "float32") -> ir.Graph:
+    """The example as a graph with inputs ``in0``, ``in1``, … and one node, the output ``y``."""
+    b = ir.Builder("one")
+    values = [b.input(f"in{i}", type) for i, type in enumerate(example.inputs)]
+    b.output("y", b.add(example.op, *values, name="y"))
+    return b.build().with_dtype(FLOATS[dtype])
+
+
+def named(arrays: Sequence[Array]) -> dict[str, Array]:
+    """The arrays by the names of the inputs of ``graph_of``."""
+    return {f"in{i}": array for i, array in enumerate(arrays)}
+
+
+def data(
+    example: ir.Example, dtype: str = "float32", integers: bool = False, seed: int = 0
+) -> dict[str, Array]:
+    """Inputs for ``graph_of``."""
+    return named(example.arrays(np.random.default_rng(seed), dtype, integers))
+
+
+def applicable(graph: ir.Graph, target: str | None = None) -> list[str]:
+    """The names of the algorithms that can compute the only node of a graph."""
+    site = Site.of(graph, graph.nodes[0], _target(target))
+    return [c.algorithm.name for c in candidates(site) if c.reason is None]
+
+
+def _target(name: str | None) -> Target:
+    return target_named(name)

@@ -1,0 +1,72 @@
+"""Run a plan's kernels one by one over arrays that stand for its slots.
+
+The plan is the compiler's; the memory and the order of launching are ours: as interpreted loops,
+or natively with the tasks in any order.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from convc.backend.jit import compile_kernel
+from convc.backend.target import Target
+from convc.lowering import Slot, Step
+from convc.plan import Plan
+from ir.loops import Kernel, interpret
+from ir.loops.interpreter import NUMPY
+from ir.types import Array
+
+Launch = Callable[[Kernel, Sequence[Array]], None]
+Order = Callable[[int], Iterable[int]]
+
+
+def run(plan: Plan, inputs: Mapping[str, Array], launch: Launch) -> dict[str, Array]:
+    """The outputs of a plan, flat, by name; memory that nobody has written holds NaN."""
+    program = plan.program
+    slots = [unwritten(slot) for slot in program.slots]
+    for name, number in program.inputs.items():
+        slots[number][:] = inputs[name].reshape(-1)
+    for slot in program.slots:
+        if slot.data is not None:
+            slots[slot.number][:] = slot.data.reshape(-1)
+    for step in (*plan.prepare, *plan.steps):
+        launch(step.kernel, operands(step, slots))
+    return {name: slots[number] for name, number in program.outputs.items()}
+
+
+def unwritten(slot: Slot) -> Array:
+    """An array for a slot, filled with what no kernel may depend on."""
+    filler = -(2**62) if slot.dtype == "i64" else np.nan
+    return np.full(slot.size, filler, NUMPY[slot.dtype])
+
+
+def operands(step: Step, slots: Sequence[Array]) -> list[Array]:
+    """The slots of a step in the shapes of its kernel's parameters."""
+    pairs = zip(step.kernel.params, step.slots, strict=True)
+    return [slots[number][: param.size].reshape(param.shape) for param, number in pairs]
+
+
+def as_loops(reverse: bool = False) -> Launch:
+    """Launch by interpreting the loops, the tasks in order or in reverse."""
+    return lambda kernel, arrays: interpret(kernel, arrays, reverse)
+
+
+def natively(target: Target, order: Order | None = None) -> Launch:
+    """Launch machine code: all tasks in one call, or each in one of its own in a given order."""
+
+    def launch(kernel: Kernel, arrays: Sequence[Array]) -> None:
+        compiled = compile_kernel(kernel, target)
+        addresses = [array.ctypes.data for array in arrays]
+        table = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
+        entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
+        call = entry(compiled.address)
+        if order is None:
+            call(table, 0, kernel.tasks)
+        else:
+            for task in order(kernel.tasks):
+                call(table, task, task + 1)
+
+    return launch

@@ -1,0 +1,218 @@
+"""Every algorithm on every example: right, exact where sums are, the same on any threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pytest
+
+import convc
+import ir
+from convc.algorithms import ALGORITHMS, Site
+from convc.backend.emit import EMITTERS
+from convc.backend.target import available, target_named
+from convc.select import select
+from ir.loops.functions import FUNCTIONS
+from ir.ops import Conv, ConvInputGrad, ConvWeightGrad, Fused, Mul, SoftmaxGrad, SquaredLoss, Sub
+from ir.types import Array
+from tests.examples import FLOATS, applicable, data, examples, graph_of
+from tests.loops_runner import as_loops, natively, run
+
+# Sums of whole numbers are exact in any order; exp, log and sums of quotients are not.
+ROUNDED = {"softmax", "cross_entropy", "softmax_cross_entropy", "softmax_cross_entropy_grad",
+           "average_pool_grad"}  # fmt: skip
+NONLINEAR = {"softmax", "cross_entropy", "cross_entropy_grad", "softmax_cross_entropy",
+             "softmax_cross_entropy_grad", "max_pool", "relu"}  # fmt: skip
+CHOOSING = {"max_pool_grad", "max_pool_pick", "relu_grad"}  # by the signs of the first operand
+
+
+@dataclass(frozen=True)
+class Case:
+    """An example with everything that decides which machine code runs it."""
+
+    name: str
+    example: ir.Example
+    algorithm: str
+    dtype: str
+    target: str
+
+    @cached_property
+    def graph(self) -> ir.Graph:
+        return graph_of(self.example, self.dtype)
+
+    @cached_property
+    def model(self) -> convc.Model:
+        return self.compiled(1)
+
+    @cached_property
+    def stages(self) -> convc.model.Stages:
+        return self.model.stages()
+
+    def compiled(self, threads: int) -> convc.Model:
+        forced = {"y": self.algorithm}
+        return convc.compile(self.graph, threads, algorithms=forced, target=self.target)
+
+    def data(self, integers: bool = False) -> dict[str, Array]:
+        return data(self.example, self.dtype, integers)
+
+    @property
+    def site(self) -> Site:
+        return Site.of(self.graph, self.graph.nodes[0], target_named(self.target))
+
+    @property
+    def chosen(self) -> convc.algorithms.Algorithm:
+        return next(a for a in ALGORITHMS if a.name == self.algorithm)
+
+
+CASES = [
+    pytest.param(Case(name, example, algorithm, dtype, target), id="-".join(
+        [name.replace("-", ""), algorithm, dtype, target]))
+    for name, example in examples()
+    for dtype in FLOATS
+    for target in available()
+    for algorithm in applicable(graph_of(example, dtype), target)
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module", params=CASES)
+def case(request: pytest.FixtureRequest) -> Case:
+    """Made once for all tests of a case, which therefore run one after the other."""
+    return request.param
+
+
+def magnitude(example: ir.Example, inputs: dict[str, Array]) -> Array:
+    """The sum of the magnitudes that were added to make each element of the result."""
+    op = example.op
+    wide = {name: array.astype(np.float64) if array.dtype.kind == "f" else array
+            for name, array in inputs.items()}  # fmt: skip
+    if op.name in NONLINEAR:
+        return 1 + np.abs(op.evaluate(*wide.values())[0])
+    positive = [np.abs(array) for array in wide.values()]
+    if op.name in CHOOSING:
+        return np.abs(op.evaluate(wide["in0"], positive[1])[0])
+    if isinstance(op, Sub):
+        return positive[0] + positive[1]
+    if isinstance(op, SquaredLoss):
+        return np.square(positive[0] + positive[1]).sum()
+    if isinstance(op, SoftmaxGrad):
+        y, g = positive
+        return y * (g + (y * g).sum(axis=op.axis, keepdims=True))
+    return np.abs(op.evaluate(*positive)[0])
+
+
+def test_a_result_is_within_the_tolerance_its_algorithm_states(case: Case) -> None:
+    inputs = case.data()
+    want = ir.interpret(case.graph, inputs, "float64")["y"]
+    got = case.model.run(inputs)["y"]
+    assert got.dtype == np.dtype(case.dtype) and got.shape == want.shape
+    bound = case.chosen.tolerance(case.site) * magnitude(case.example, inputs)
+    assert np.all(np.abs(got - want) <= bound)
+
+
+def test_whole_numbers_give_the_interpreters_bits(case: Case) -> None:
+    if case.example.op.name in ROUNDED or not case.chosen.reorders_only:
+        pytest.skip("rounds")
+    inputs = case.data(integers=True)
+    np.testing.assert_array_equal(
+        case.model.run(inputs)["y"], ir.interpret(case.graph, inputs)["y"]
+    )
+
+
+def test_any_number_of_threads_and_any_number_of_runs_give_the_same_bits(
+    case: Case, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    inputs = case.data()
+    want = case.model.run(inputs)["y"].tobytes()
+    monkeypatch.setattr("convc.lowering.WORTH_SHARING", -1.0)
+    monkeypatch.setattr("convc.runtime.executable.SMALL", -1.0)
+    for threads in (1, 2, 3):
+        model = case.compiled(threads)
+        for _ in range(7):
+            assert model.run(inputs)["y"].tobytes() == want
+
+
+def test_the_loops_mean_what_the_machine_code_does(case: Case) -> None:
+    """They differ by the rounding of fused multiply-adds and by that of exp and log."""
+    inputs = case.data()
+    native = case.model.run(inputs)["y"].reshape(-1)
+    loops = run(case.stages.plan, inputs, as_loops())["y"]
+    if not calls(case) & {"fma", "exp", "log"}:
+        np.testing.assert_array_equal(loops, native)
+    scale = magnitude(case.example, inputs).reshape(-1)
+    assert np.all(np.abs(loops - native) <= 4 * np.finfo(case.dtype).eps * scale)
+
+
+def test_tasks_are_independent(case: Case) -> None:
+    inputs, target = case.data(), target_named(case.target)
+    loops = run(case.stages.plan, inputs, as_loops())["y"].tobytes()
+    assert run(case.stages.plan, inputs, as_loops(reverse=True))["y"].tobytes() == loops
+    native = case.model.run(inputs)["y"].tobytes()
+    backwards = natively(target, lambda tasks: reversed(range(tasks)))
+    assert run(case.stages.plan, inputs, backwards)["y"].tobytes() == native
+
+
+def calls(case: Case) -> set[str]:
+    """The functions that the plan's kernels call."""
+    text = "".join(ir.loops.to_text(step.kernel) for step in case.stages.plan.steps)
+    return {name for name in FUNCTIONS if f"{name}(" in text}
+
+
+def test_every_op_has_an_algorithm() -> None:
+    for name, example in examples():
+        for target in available():
+            assert applicable(graph_of(example), target), name
+
+
+def layers() -> list[ir.Graph]:
+    """Convolutions of the sizes that networks have, to be chosen for but not run."""
+    sizes = [((1, 64, 56, 56), (64, 64, 3, 3)), ((1, 256, 14, 14), (256, 256, 1, 1)),
+             ((8, 3, 224, 224), (64, 3, 7, 7)), ((1, 512, 7, 7), (512, 512, 3, 3))]  # fmt: skip
+    found = []
+    for x, w in sizes:
+        attributes = (1, 1), tuple((k // 2, k // 2) for k in w[2:]), (1, 1), 1
+        y = (x[0], w[0], *x[2:])
+        for op, first, second in (
+            (Conv(*attributes), x, w),
+            (ConvInputGrad(*attributes, x[2:]), w, y),
+            (ConvWeightGrad(*attributes, w[2:]), y, x),
+        ):
+            types = [f"f32[{', '.join(map(str, shape))}]" for shape in (first, second)]
+            found.append(graph_of(ir.Example.of("layer", op, *types)))
+    return found
+
+
+def test_every_algorithm_is_chosen_somewhere() -> None:
+    target = target_named()
+    graphs = [graph_of(example) for _, example in examples()] + layers()
+    chosen = {select(graph, target)["y"].name for graph in graphs}
+    assert chosen >= {algorithm.name for algorithm in ALGORITHMS}
+
+
+def test_algorithms_have_names_of_their_own_and_state_their_claims() -> None:
+    assert len({algorithm.name for algorithm in ALGORITHMS}) == len(ALGORITHMS)
+    for algorithm in ALGORITHMS:
+        assert algorithm.__doc__ and isinstance(algorithm.reorders_only, bool)
+
+
+def test_an_algorithm_says_why_it_does_not_apply() -> None:
+    relu = graph_of(ir.ops.Relu.examples()[0])
+    site = Site.of(relu, relu.nodes[0], target_named())
+    reasons = [algorithm.supports(site) for algorithm in ALGORITHMS]
+    assert reasons.count(None) == 1 and all(reason for reason in reasons if reason is not None)
+
+
+def test_exact_results_need_no_algorithm_that_rounds_differently() -> None:
+    for name, example in examples():
+        graph = graph_of(example)
+        assert select(graph, target_named(), "exact")["y"].reorders_only, name
+
+
+def test_the_code_generator_knows_every_function_of_the_kernel_language() -> None:
+    assert EMITTERS.keys() == FUNCTIONS.keys()
+
+
+def test_fused_examples_cover_every_root_that_the_pass_fuses() -> None:
+    roots = {type(e.op.root) for _, e in examples() if isinstance(e.op, Fused)}
+    assert roots

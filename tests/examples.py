@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
 import ir
 from convc.algorithms import Site
-from convc.backend.target import Target, target_named
+from convc.backend.target import target_named
 from convc.select import candidates
 from ir.types import Array
 
@@ -30,6 +30,13 @@ def graph_of(example: ir.Example, dtype: str = "float32") -> ir.Graph:
     return b.build().with_dtype(FLOATS[dtype])
 
 
+def with_constants(graph: ir.Graph, arrays: Mapping[str, Array]) -> ir.Graph:
+    """The graph with all inputs but the first turned into weights."""
+    first, *rest = graph.inputs
+    weights = {name: arrays[name] for name in rest}
+    return graph.replace(inputs={first: graph.inputs[first]}, weights=weights)
+
+
 def named(arrays: Sequence[Array]) -> dict[str, Array]:
     """The arrays by the names of the inputs of ``graph_of``."""
     return {f"in{i}": array for i, array in enumerate(arrays)}
@@ -44,9 +51,6 @@ def data(
 
 def applicable(graph: ir.Graph, target: str | None = None) -> list[str]:
     """The names of the algorithms that can compute the only node of a graph."""
-    site = Site.of(graph, graph.nodes[0], _target(target))
+    site = Site.of(graph, graph.nodes[0], target_named(target))
     return [c.algorithm.name for c in candidates(site) if c.reason is None]
 
-
-def _target(name: str | None) -> Target:
-    return target_named(name)

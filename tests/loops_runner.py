@@ -20,21 +20,31 @@ from ir.loops.interpreter import NUMPY
 from ir.types import Array
 
 Launch = Callable[[Kernel, Sequence[Array]], None]
+Allocate = Callable[[Slot], Array]
 Order = Callable[[int], Iterable[int]]
+
+
+def memory(plan: Plan, inputs: Mapping[str, Array], allocate: Allocate) -> list[Array]:
+    """An array for every slot; those of inputs and constants hold their data."""
+    slots = [allocate(slot) for slot in plan.program.slots]
+    for name, number in plan.program.inputs.items():
+        slots[number][:] = inputs[name].reshape(-1)
+    for slot in plan.program.slots:
+        if slot.data is not None:
+            slots[slot.number][:] = slot.data.reshape(-1)
+    return slots
+
+
+def launch_all(plan: Plan, slots: Sequence[Array], launch: Launch) -> dict[str, Array]:
+    """Launch every step; the outputs, flat, by name."""
+    for step in (*plan.prepare, *plan.steps):
+        launch(step.kernel, operands(step, slots))
+    return {name: slots[number] for name, number in plan.program.outputs.items()}
 
 
 def run(plan: Plan, inputs: Mapping[str, Array], launch: Launch) -> dict[str, Array]:
     """The outputs of a plan, flat, by name; memory that nobody has written holds NaN."""
-    program = plan.program
-    slots = [unwritten(slot) for slot in program.slots]
-    for name, number in program.inputs.items():
-        slots[number][:] = inputs[name].reshape(-1)
-    for slot in program.slots:
-        if slot.data is not None:
-            slots[slot.number][:] = slot.data.reshape(-1)
-    for step in (*plan.prepare, *plan.steps):
-        launch(step.kernel, operands(step, slots))
-    return {name: slots[number] for name, number in program.outputs.items()}
+    return launch_all(plan, memory(plan, inputs, unwritten), launch)
 
 
 def unwritten(slot: Slot) -> Array:

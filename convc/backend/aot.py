@@ -17,14 +17,13 @@ import numpy.typing as npt
 from llvmlite import ir as llvm
 
 from convc.backend import jit
-from convc.backend.emit import I64, POINTER, emit_kernel
+from convc.backend.emit import BYTE, I64, POINTER, emit_kernel, scratch_bytes
 from convc.backend.target import Target
 from convc.plan import ALIGNMENT, Plan
 from ir.types import TensorType
 
 Bytes = npt.NDArray[np.uint8]
 C_TYPES = {"f32": "float", "f64": "double", "i64": "int64_t"}
-BYTE = llvm.IntType(8)
 KEYWORDS = frozenset(  # of C and C++
     """alignas alignof and asm auto bool break case catch char class const constexpr continue
     default delete do double else enum explicit export extern false float for friend goto if
@@ -73,6 +72,12 @@ def arguments(
     return result
 
 
+def workspace_bytes(plan: Plan) -> int:
+    """Bytes a call needs: the arena, then the scratch of the kernel that needs most."""
+    scratch = max((scratch_bytes(step.kernel) for step in plan.steps), default=0)
+    return plan.arena_bytes + scratch
+
+
 def object_code(plan: Plan, constants: Mapping[int, Bytes], symbol: str, target: Target) -> bytes:
     """An object file that defines ``symbol(inputs..., outputs..., workspace)``.
 
@@ -97,6 +102,7 @@ def _emit_entry(
     read = {slot for step in plan.steps for slot in step.slots}
     for slot in sorted(read & plan.constants.keys()):
         addresses[slot] = _embedded(module, f"{symbol}.constant.{slot}", constants[slot])
+    scratch = builder.gep(function.args[-1], [I64(plan.arena_bytes)], source_etype=BYTE)
     for slot, placed in plan.temporaries.items():
         offset = [I64(placed.offset)]
         addresses[slot] = builder.gep(function.args[-1], offset, source_etype=BYTE)
@@ -111,7 +117,7 @@ def _emit_entry(
         for number, slot in enumerate(step.slots):
             place = builder.gep(table, [I64(number)], source_etype=POINTER)
             builder.store(addresses[slot], place)
-        builder.call(kernels[name], [table, I64(0), I64(step.kernel.tasks)])
+        builder.call(kernels[name], [table, I64(0), I64(step.kernel.tasks), scratch])
     builder.ret_void()
 
 

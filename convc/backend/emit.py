@@ -1,7 +1,8 @@
 """Kernels to LLVM IR.
 
-Each kernel becomes ``void NAME(ptr arguments, i64 begin, i64 end)``: the arguments are a table of
-buffer addresses, and ``begin..end`` is the range of tasks to run. Unrolled variables are Python
+Each kernel becomes ``void NAME(ptr arguments, i64 begin, i64 end, ptr scratch)``: the arguments are
+a table of buffer addresses, ``begin..end`` is the range of tasks to run, and the scratch holds the
+large locals, as many bytes as ``scratch_bytes`` says. Unrolled variables are Python
 integers here, so their subscripts fold into constant offsets; the varying part of an address is
 computed once, in the loop that owns its innermost variable.
 """
@@ -36,9 +37,11 @@ from ir.loops.nodes import (
     task_count,
 )
 
-I1, I32, I64, POINTER = llvm.IntType(1), llvm.IntType(32), llvm.IntType(64), llvm.PointerType()
+I1, BYTE, I32, I64 = (llvm.IntType(bits) for bits in (1, 8, 32, 64))
+POINTER = llvm.PointerType()
 TYPES = {"f32": llvm.FloatType(), "f64": llvm.DoubleType(), "i64": I64, "bool": I1}
-ENTRY_TYPE = llvm.FunctionType(llvm.VoidType(), [POINTER, I64, I64])
+ENTRY_TYPE = llvm.FunctionType(llvm.VoidType(), [POINTER, I64, I64, POINTER])
+ON_STACK = 8192  # bytes; larger locals live in the scratch
 Value = Any  # an llvmlite value; the library is untyped
 
 
@@ -48,6 +51,25 @@ def emit_kernel(module: llvm.Module, kernel: Kernel, target: Target, name: str) 
     function.attributes.add("nounwind")
     _Emitter(module, function, kernel, target).emit()
     return function
+
+
+def scratch_bytes(kernel: Kernel) -> int:
+    """Bytes of scratch that a running kernel needs for its large locals."""
+    return sum(_large_locals(kernel.body))
+
+
+def _large_locals(body: tuple[Stmt, ...]) -> Iterator[int]:
+    for stmt in body:
+        if isinstance(stmt, Local):
+            size = _local_bytes(stmt)
+            yield size if size > ON_STACK else 0
+        elif not isinstance(stmt, Store):
+            yield from _large_locals(stmt.body)
+
+
+def _local_bytes(local: Local) -> int:
+    """Rounded up, so that one after the other they stay aligned."""
+    return -(-math.prod(local.shape) * ITEM_BYTES[local.dtype] // 64) * 64
 
 
 @dataclass
@@ -69,12 +91,13 @@ class _Emitter:
         self.variables: dict[str, tuple[int, Value]] = {}  # run-time ones: loop depth, value
         self.vector: tuple[str, int, int] | None = None  # variable, first value, lanes
         self.loads: dict[tuple[str, Affine, int, int], Value] = {}  # of this straight line
+        self.scratch = 0  # bytes given to large locals so far
         self.entry = function.append_basic_block("entry")
         self.scopes = [_Scope(self.entry)]
         self.builder = llvm.IRBuilder(self.entry)
 
     def emit(self) -> None:
-        arguments, begin, end = self.function.args
+        arguments, begin, end, _ = self.function.args
         for number, param in enumerate(self.kernel.params):
             slot = self.builder.gep(arguments, [I64(number)], source_etype=POINTER)
             self.bases[param.name] = self.builder.load(slot, typ=POINTER)
@@ -189,12 +212,23 @@ class _Emitter:
         self.buffers[local.name] = local
         for scope in self.scopes:  # addresses in an earlier array of this name
             scope.addresses = {k: v for k, v in scope.addresses.items() if k[0] != local.name}
+        if _local_bytes(local) > ON_STACK:
+            self._place_in_scratch(local)
+            return
         with self.builder.goto_block(self.entry):
             array = llvm.ArrayType(TYPES[local.dtype], math.prod(local.shape))
             memory = self.builder.alloca(array, name=local.name)
             memory.align = 64
             memory.type = POINTER  # llvmlite still makes it a typed pointer
             self.bases[local.name] = memory
+
+    def _place_in_scratch(self, local: Local) -> None:
+        with self.builder.goto_block(self.entry):
+            offset = [I64(self.scratch)]
+            self.bases[local.name] = self.builder.gep(
+                self.function.args[3], offset, source_etype=BYTE
+            )
+        self.scratch += _local_bytes(local)
 
     def _store(self, store: Store) -> None:
         buffer = self.buffers[store.target.buffer]

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import hashlib
 import threading
 import weakref
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -17,6 +19,9 @@ from convc.backend.target import Target
 from convc.errors import Error
 from ir.loops import Kernel, to_text
 
+KERNEL = ctypes.CFUNCTYPE(
+    None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
+)
 _LOCK = threading.Lock()
 _COMPILED: weakref.WeakValueDictionary[tuple[str, str], Compiled] = weakref.WeakValueDictionary()
 
@@ -27,6 +32,10 @@ class Compiled:
 
     address: int
     engine: Any
+
+    def kernel(self) -> Callable[..., None]:
+        """The code as a kernel: call it with arguments, begin, end, scratch (see ``emit``)."""
+        return KERNEL(self.address)
 
 
 @functools.cache

@@ -1,8 +1,9 @@
 ; The native runtime: runs a compiled program on one or several threads.
 ;
-; A program is an array of 64-bit words. Word 0 is the number of steps; each step has six words:
+; A program is an array of 64-bit words. Word 0 is the number of steps, word 1 the scratch bytes of a
+; thread; then each step has six words:
 ;   kernel address, first argument, number of arguments, tasks, 1 if parallel, 1 if a barrier follows
-; The arguments are slot numbers (64-bit words); a run's table holds each slot's address.
+; The arguments are places in a run's table of addresses, which starts with that of the scratch.
 ;
 ; sync (per run), a cache line each:   0 arrived | 64 generation | 128 sleepers | 192 next task
 ; mailbox (per worker):   0 epoch | 64 sleepers on it | 128 done | 192 sleepers on it |
@@ -100,7 +101,7 @@ wait:
 }
 
 ; Take chunks of a parallel step's tasks until none is left.
-define internal void @share(ptr %kernel, ptr %buffers, i64 %tasks, ptr %counter, i64 %threads) nounwind {
+define internal void @share(ptr %kernel, ptr %buffers, ptr %scratch, i64 %tasks, ptr %counter, i64 %threads) nounwind {
 entry:
   %parts = mul i64 %threads, 8
   %whole = udiv i64 %tasks, %parts
@@ -115,7 +116,7 @@ work:
   %stop = add i64 %begin, %chunk
   %over = icmp sgt i64 %stop, %tasks
   %end = select i1 %over, i64 %tasks, i64 %stop
-  call void %kernel(ptr %buffers, i64 %begin, i64 %end)
+  call void %kernel(ptr %buffers, i64 %begin, i64 %end, ptr %scratch)
   br label %take
 done:
   ret void
@@ -127,7 +128,12 @@ entry:
   %buffers = alloca [MAXIMUM_ARGUMENTS x ptr], align 64
   %counter = getelementptr i8, ptr %sync, i64 192
   %steps = load i64, ptr %program
-  %first = getelementptr i64, ptr %program, i64 1
+  %pstride = getelementptr i64, ptr %program, i64 1
+  %stride = load i64, ptr %pstride
+  %scratches = load ptr, ptr %table
+  %mineoffset = mul i64 %stride, %thread
+  %scratch = getelementptr i8, ptr %scratches, i64 %mineoffset
+  %first = getelementptr i64, ptr %program, i64 2
   %none = icmp eq i64 %steps, 0
   br i1 %none, label %finished, label %step
 step:
@@ -162,19 +168,19 @@ dispatch:
   %alone = icmp eq i64 %threads, 1
   br i1 %alone, label %all, label %together
 all:
-  call void %kernel(ptr %buffers, i64 0, i64 %tasks)
+  call void %kernel(ptr %buffers, i64 0, i64 %tasks, ptr %scratch)
   br label %next
 together:
   %shared = icmp ne i64 %parallel, 0
   br i1 %shared, label %split, label %single
 split:
-  call void @share(ptr %kernel, ptr %buffers, i64 %tasks, ptr %counter, i64 %threads)
+  call void @share(ptr %kernel, ptr %buffers, ptr %scratch, i64 %tasks, ptr %counter, i64 %threads)
   br label %meet
 single:
   %mine = icmp eq i64 %thread, 0
   br i1 %mine, label %own, label %meet
 own:
-  call void %kernel(ptr %buffers, i64 0, i64 %tasks)
+  call void %kernel(ptr %buffers, i64 0, i64 %tasks, ptr %scratch)
   br label %meet
 meet:
   %fenced = icmp ne i64 %fence, 0

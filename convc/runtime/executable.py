@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convc.backend.emit import scratch_bytes
 from convc.backend.jit import compile_kernel
 from convc.backend.native import MAXIMUM_ARGUMENTS, SYNC_BYTES
 from convc.backend.target import Target, available
@@ -66,9 +67,9 @@ class Executable:
         """Each step with a call that runs it alone on this thread, for timing; in order."""
         context = self._bound(inputs, outputs)
         for step, code in zip(self.plan.steps, self._code.kernels, strict=True):
-            table = (ctypes.c_void_p * len(step.slots))(*(context.table[s] for s in step.slots))
-            entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-            yield step, functools.partial(entry(code.address), table, 0, step.kernel.tasks)
+            table = (ctypes.c_void_p * len(step.slots))(*(context.table[s + 1] for s in step.slots))
+            tasks, scratch = step.kernel.tasks, context.table[0]
+            yield step, functools.partial(code.kernel(), table, 0, tasks, scratch)
         self._contexts.append(context)
 
     def _bound(self, inputs: Sequence[int], outputs: Sequence[int]) -> _Context:
@@ -76,12 +77,12 @@ class Executable:
         try:
             context = self._contexts.pop()
         except IndexError:
-            context = _Context(self.plan, self._constants)
+            context = _Context(self.plan, self._constants, self._code.scratch * self.threads)
         table = context.table
         for slot, address in zip(self._inputs, inputs, strict=True):
-            table[slot] = address
+            table[slot + 1] = address
         for slot, address in zip(self._outputs, outputs, strict=True):
-            table[slot] = address
+            table[slot + 1] = address
         return context
 
     def constant(self, slot: int) -> Bytes:
@@ -98,7 +99,7 @@ class Executable:
                 self._constants[placed.offset : placed.offset + raw.size] = raw
         if self.plan.prepare:
             code = _Code(self.plan.prepare, target)
-            context = _Context(self.plan, self._constants)
+            context = _Context(self.plan, self._constants, code.scratch)
             runtime_code().run(code.program, code.arguments, context.address, context.sync, 0, 1)
 
 
@@ -107,7 +108,8 @@ class _Code:
 
     def __init__(self, steps: Sequence[Step], target: Target) -> None:
         self.kernels = [compile_kernel(step.kernel, target) for step in steps]
-        words, arguments = [len(steps)], list[int]()
+        self.scratch = max((scratch_bytes(step.kernel) for step in steps), default=0)
+        words, arguments = [len(steps), self.scratch], list[int]()
         shared = [step.parallel for step in steps]
         for number, step in enumerate(steps):
             if len(step.slots) > MAXIMUM_ARGUMENTS:
@@ -117,7 +119,7 @@ class _Code:
             fence = bool(following) and (shared[number] or following[0])
             words += [self.kernels[number].address, len(arguments), len(step.slots)]
             words += [step.kernel.tasks, shared[number], fence]
-            arguments += step.slots
+            arguments += [slot + 1 for slot in step.slots]
         self._words = np.array(words, np.int64)
         self._slots = np.array(arguments or [0], np.int64)
         self.program: int = self._words.ctypes.data
@@ -125,22 +127,24 @@ class _Code:
 
 
 class _Context:
-    """What one run needs for itself: the addresses of all slots, the arena, the barrier."""
+    """What one run needs for itself: addresses, the arena, each thread's scratch, the barrier."""
 
-    def __init__(self, plan: Plan, constants: Bytes) -> None:
-        self.table = (ctypes.c_int64 * max(len(plan.program.slots), 1))()
+    def __init__(self, plan: Plan, constants: Bytes, scratch: int) -> None:
+        self.table = (ctypes.c_int64 * (1 + len(plan.program.slots)))()
         self.address = ctypes.addressof(self.table)
         self._arena = _aligned(plan.arena_bytes)
         self._sync = _aligned(SYNC_BYTES)
         self._sync[:] = 0
         self.sync: int = self._sync.ctypes.data
+        self._scratch = _aligned(scratch)
+        self.table[0] = self._scratch.ctypes.data
         self._place(plan.constants, constants)
         self._place(plan.temporaries, self._arena)
 
     def _place(self, slots: Mapping[int, Placed], memory: Bytes) -> None:
         base: int = memory.ctypes.data
         for slot, placed in slots.items():
-            self.table[slot] = base + placed.offset
+            self.table[slot + 1] = base + placed.offset
 
 
 def _aligned(nbytes: int) -> Bytes:

@@ -226,7 +226,11 @@ def _section(
     ir.check_inputs(graph, inputs)
     better = optimised(graph)
     nodes = [node for node in better.nodes if node not in known]
-    how: dict[str, Any] = {"target": args.target, "threads": args.threads, "tolerance": args.tolerance}
+    how: dict[str, Any] = {
+        "target": args.target,
+        "threads": args.threads,
+        "tolerance": args.tolerance,
+    }
     return Section(
         name, check_nodes(better, inputs, nodes=nodes, **how), check_graph(graph, inputs, **how)
     )

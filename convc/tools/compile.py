@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import ir
-from convc.backend.aot import Argument, arguments, c_name, header, object_code
+from convc.backend.aot import Argument, arguments, c_name, header, object_code, workspace_bytes
 from convc.backend.target import available, target_named
 from convc.errors import TargetError
 from convc.frontends import load
@@ -93,7 +93,7 @@ def compile_object(
     params = arguments(graph.inputs, {n: graph.types[v] for n, v in graph.outputs.items()})
     files = folder / f"{prefix}.o", folder / f"{prefix}.h"
     files[0].write_bytes(_object(made, symbol))
-    workspace = made.plan.arena_bytes
+    workspace = workspace_bytes(made.plan)
     files[1].write_text(header(symbol, params, workspace, graph.name, chosen))
     return Artifact(*files, symbol, workspace, tuple(params))
 

@@ -193,9 +193,7 @@ def _plan(view: View) -> Iterator[str]:
     )
     numbers = {slot for _, step in shown for slot in step.slots} if view.node else None
     yield "\nmemory (bytes; life: from step to step):\n"
-    yield table(
-        ("slot", "name", "role", "bytes", "offset", "life"), list(_memory(made, numbers))
-    )
+    yield table(("slot", "name", "role", "bytes", "offset", "life"), list(_memory(made, numbers)))
     yield "\n" + _totals(made)
 
 
@@ -233,7 +231,9 @@ def _totals(made: Stages) -> str:
         "arena": plan.arena_bytes,
         "most alive at one step": plan.live_bytes,
         "peak (constants + arena)": peak,
-        "caller's inputs and outputs": sum(prod(t.static_shape) * t.dtype.itemsize for t in outside),
+        "caller's inputs and outputs": sum(
+            prod(t.static_shape) * t.dtype.itemsize for t in outside
+        ),
     }
     return pairs((f"{k}:", f"{v:>12,} bytes = {nbytes(v)}") for k, v in figures.items())
 

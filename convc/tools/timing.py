@@ -94,9 +94,9 @@ def peak_call(target: Target, turns: int = 20000) -> tuple[Call, float]:
     x = np.full(kernel.params[0].shape, 0.5, np.float32)
     y = np.ones(kernel.params[1].shape, np.float32)
     table = (ctypes.c_void_p * 2)(x.ctypes.data, y.ctypes.data)
-    entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)(code.address)
+    entry = code.kernel()
 
     def call(kept: tuple[object, ...] = (code, x, y)) -> None:
-        entry(table, 0, 1)
+        entry(table, 0, 1, None)
 
     return call, 2.0 * turns * y.size

@@ -1,0 +1,146 @@
+"""``convc check``: right code passes, wrong code is named."""
+
+import json
+
+import numpy as np
+import pytest
+
+import ir
+from convc.algorithms import pointwise
+from convc.tools import accuracy, check
+from tests.cli.commands import network, refused, status
+
+
+def test_check_finds_a_good_model_good(model, capsys):
+    assert status("check", model) == 0
+    said = capsys.readouterr().out
+    assert "conv+bias+relu" in said
+    assert "grad_conv1.weight" in said
+    assert "agree with float64" in said.splitlines()[-1]
+    assert "WRONG" not in said
+
+
+def test_check_prints_json_of_every_op_and_output(model, arrays, capsys):
+    assert status("check", model, arrays[0][0], "--json", "--no-gradients") == 0
+    found = json.loads(capsys.readouterr().out)
+    (section,) = found["sections"]
+    assert found["passed"]
+    assert section["name"] == "forward"
+    assert {node["op"] for node in section["nodes"]} >= {"conv+bias+relu", "max_pool", "dense"}
+    assert {output["type"] for output in section["outputs"]} == {"f32[3, 5]", "f32[]"}
+    assert all(0 <= node["error"] <= node["allowed"] for node in section["nodes"])
+
+
+def test_check_takes_sizes_and_a_seed(model, capsys):
+    assert status("check", model, "--sizes", "N=3", "--seed", 4, "--no-gradients") == 0
+    assert "f32[3, 3, 8, 8]" in capsys.readouterr().out
+    assert "there are: N" in refused(capsys, "check", model, "--sizes", "M=3")
+
+
+def test_check_names_the_op_whose_code_is_wrong(model, capsys, monkeypatch):
+    right = pointwise.BODIES[ir.ops.Add]
+
+    def wrong(k, dtype, op, args):
+        return right(k, dtype, op, args) * k.constant(1.001, dtype)
+
+    monkeypatch.setitem(pointwise.BODIES, ir.ops.Add, wrong)
+    assert status("check", model, "--no-gradients") == 1
+    last = capsys.readouterr().out.splitlines()[-1]
+    assert last.startswith("WRONG: 1 of")
+    assert "(add, pointwise)" in last
+
+
+def test_check_notices_nan_and_a_wrong_pass(model, capsys, monkeypatch):
+    def no_number(k, dtype, op, args):
+        return k.constant(np.nan, dtype)
+
+    with monkeypatch.context() as patch:
+        patch.setitem(pointwise.BODIES, ir.ops.Add, no_number)
+        assert status("check", model, "--no-gradients") == 1
+        assert accuracy.ELSEWHERE in capsys.readouterr().out.splitlines()[-1]
+
+    def without_bias(graph, passes=()):
+        nodes = [n.__class__(ir.ops.Relu(), n.inputs[:1], n.outputs)
+                 if isinstance(n.op, ir.ops.Bias) else n for n in graph.nodes]  # fmt: skip
+        return graph.replace(nodes=tuple(nodes))
+
+    monkeypatch.setattr("convc.model.optimised", without_bias)
+    assert status("check", model, "--no-gradients") == 1
+    assert "look at the passes" in capsys.readouterr().out.splitlines()[-1]
+
+
+def test_check_holds_everything_to_a_given_tolerance(model, capsys):
+    assert status("check", model, "--tolerance", "1e-3", "--no-gradients") == 0
+    assert status("check", model, "--tolerance", "0", "--no-gradients") == 1
+    assert "negative" in refused(capsys, "check", model, "--tolerance", "-1")
+
+
+def test_check_says_why_it_checks_no_gradients(tmp_path, capsys):
+    b = ir.Builder("second")
+    logits, labels = b.input("logits", "f32[N, 4]"), b.input("labels", "i64[N]")
+    b.output("loss", b.softmax_cross_entropy(logits, labels))
+    ir.vjp(b.build(), ["logits"]).save(tmp_path / "second.ir")
+    assert status("check", tmp_path / "second.ir") == 0
+    assert "no gradients checked" in capsys.readouterr().out
+    assert "grad" in refused(capsys, "check", tmp_path / "second.ir", "--gradients")
+
+
+def test_check_does_without_gradients_where_nothing_is_float(tmp_path, capsys):
+    b = ir.Builder("whole")
+    b.output("y", b.transpose(b.input("x", "i64[2, 3]"), (1, 0)))
+    b.build().save(tmp_path / "whole.ir")
+    assert status("check", tmp_path / "whole.ir") == 0
+    assert "ok: 1 ops and 1 outputs" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_nodes_and_graphs_can_be_checked_from_python(dtype):
+    graph = network().bind({"N": 2}).with_dtype(dtype)
+    inputs = accuracy.random_inputs(graph)
+    nodes = check.check_nodes(graph, inputs, threads=1)
+    assert [found.node for found in nodes] == [node.name for node in graph.nodes]
+    outputs = check.check_graph(graph, inputs, threads=1)
+    assert [found.output for found in outputs] == ["scores", "loss"]
+    assert all(found.passed for found in (*nodes, *outputs))
+    assert any(found.error > 0 for found in nodes)
+
+
+def test_accuracy_wants_nan_and_infinity_where_the_reference_has_them():
+    reference = np.array([1.0, np.nan, np.inf, 1e300])
+    right = np.array([1.0, np.nan, np.inf, np.inf], np.float32)
+    assert accuracy.accuracy(right, reference, 0.0).passed
+    for place, value in enumerate([np.nan, 0.0, -np.inf, 1.0]):
+        wrong = right.copy()
+        wrong[place] = value
+        found = accuracy.accuracy(wrong, reference, 1e30)
+        assert not found.passed
+        assert found.note == accuracy.ELSEWHERE
+
+
+def test_accuracy_is_relative_to_the_terms_of_a_sum():
+    x, w = np.array([[1e4, -1e4]]), np.array([[1.0], [1.0]])
+    op = ir.ops.Dense()
+    assert accuracy.magnitude(op, [x, w], x @ w) == 2e4
+    assert accuracy.magnitude(ir.ops.Sub(), [x, x], x - x) == 2e4
+    assert accuracy.magnitude(ir.ops.Relu(), [x], np.maximum(x, 0)) == 1e4
+
+
+@pytest.mark.parametrize("op", ir.OPS, ids=lambda op: op.name)
+def test_the_magnitude_of_every_op_is_at_least_its_result(op):
+    for example in op.examples():
+        arrays = example.arrays(np.random.default_rng(0), np.float64)
+        for result in example.op.evaluate(*arrays):
+            scale = accuracy.magnitude(example.op, arrays, result)
+            assert np.isfinite(scale)
+            assert scale >= accuracy.peak(result)
+
+
+def test_random_inputs_respect_what_they_are_used_for():
+    b = ir.Builder("used")
+    p, labels = b.input("p", "f32[2, 3, 4]"), b.input("labels", "i64[8]")
+    b.output("loss", b.cross_entropy(p, b.reshape(labels, (2, 4))))
+    graph = b.build()
+    for seed in range(3):
+        inputs = accuracy.random_inputs(graph, seed)
+        assert inputs["p"].min() > 0
+        assert 0 <= inputs["labels"].min() <= inputs["labels"].max() < 3

@@ -1,0 +1,135 @@
+"""The command line as a whole: help, errors, interrupts."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convc
+import ir
+from convc import cli
+from tests.cli.commands import refused, status
+
+ROOT = Path(__file__).parents[2]
+COMMANDS = ("demo", "run", "check", "show", "compile", "bench", "doctor")
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_every_command_explains_itself(command, capsys):
+    assert status(command, "--help") == 0
+    said = capsys.readouterr().out
+    assert "example:" in said
+    assert f"convc {command}" in said.split("example:")[1]
+
+
+def test_help_lists_the_commands_and_the_exit_status(capsys):
+    assert status("--help") == 0
+    said = capsys.readouterr().out
+    assert all(command in said for command in COMMANDS)
+    assert "exit status" in said
+
+
+def test_the_version_is_that_of_the_package(capsys):
+    assert status("--version") == 0
+    assert capsys.readouterr().out == f"convc {convc.__version__}\n"
+
+
+def test_python_m_convc_is_the_same_command():
+    ran = subprocess.run(
+        [sys.executable, "-m", "convc", "--version"], cwd=ROOT, capture_output=True, text=True
+    )
+    assert (ran.returncode, ran.stdout) == (0, f"convc {convc.__version__}\n")
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        [],
+        ["fly"],
+        ["run"],
+        ["show", "--at", "moon", "m.ir"],
+        ["run", "m.ir", "--input", "x", "--output", "out"],
+        ["run", "m.ir", "--output", "out", "--threads", "0"],
+        ["check", "m.ir", "--sizes", "N"],
+        ["check", "m.ir", "--seed", "-1"],
+        ["check", "m.ir", "--target", "abacus"],
+        ["check", "m.ir", "--sizes", "N=-1"],
+    ],
+    ids=" ".join,
+)
+def test_wrong_arguments_are_refused_in_two_lines(argv, capsys):
+    refused(capsys, *argv)
+
+
+def test_an_interrupt_ends_with_130(model, monkeypatch):
+    def interrupt(path):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(convc, "load", interrupt)
+    assert status("show", model) == 130
+
+
+def test_a_reader_that_goes_away_is_no_error(model):
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as pipe:
+        argv = [sys.executable, "-m", "convc", "show", str(model)]
+        ran = subprocess.run(argv, cwd=ROOT, stdout=pipe, stderr=subprocess.PIPE, text=True)
+    assert (ran.returncode, ran.stderr) == (cli.BROKEN_PIPE, "")
+
+
+def test_memory_that_lacks_is_an_error_of_one_line(model, capsys, monkeypatch):
+    def exhaust(path):
+        raise MemoryError("Unable to allocate 9 TiB")
+
+    monkeypatch.setattr(convc, "load", exhaust)
+    assert "9 TiB" in refused(capsys, "show", model)
+
+
+# ---------------------------------------------------------------- models that are refused
+
+CONV = "conv(%x, %w) {{stride = {}, pads = ((0, 0), (0, 0)), dilation = (1, 1), groups = 1}}"
+BROKEN = {
+    "broken text": ("graph g { input %x f32[1]", "line 1"),
+    "unknown op": ("%y = convolve(%x, %w) : f32[1, 1, 1, 1]", "convolve"),
+    "kernel larger than the input": (f"%y = {CONV.format('(1, 1)')} : f32[1, 1, 1, 1]", "kernel"),
+    "stride 0": (f"%y = {CONV.format('(0, 1)')} : f32[1, 1, 1, 1]", "stride"),
+    "missing weights": ("%y = relu(%x) : f32[1, 1, 4, 4]", "missing weights"),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("command", ["show", "check", "run"])
+def test_broken_models_are_refused(case, command, tmp_path, capsys):
+    text, word = BROKEN[case]
+    if text.startswith("%"):
+        declared = "input %x: f32[1, 1, 4, 4]\n  weight %w: f32[1, 1, 5, 5]"
+        text = f"graph g {{\n  {declared}\n  {text}\n  return y = %y\n}}\n"
+    path = tmp_path / "broken.ir"
+    path.write_text(text)
+    b = ir.Builder("weights")
+    b.output("w", b.weight("w", np.zeros((1, 1, 5, 5), np.float32)))
+    if case != "missing weights":
+        b.build().save(tmp_path / "other.ir")
+        (tmp_path / "other.safetensors").rename(tmp_path / "broken.safetensors")
+    more = ["--output", tmp_path / "out"] if command == "run" else []
+    assert word in refused(capsys, command, path, *more)
+
+
+def test_files_that_are_no_models_are_refused(tmp_path, model, capsys):
+    assert "no such file" in refused(capsys, "show", tmp_path / "none.ir")
+    assert "use .ir" in refused(capsys, "show", tmp_path / "model.txt")
+    weights = model.with_suffix(".safetensors")
+    weights.write_bytes(weights.read_bytes()[:-5])
+    assert "truncated" in refused(capsys, "show", model)
+    model.write_bytes(b"\xff\xfe")
+    assert "UTF-8" in refused(capsys, "show", model)
+
+
+def test_a_traceback_is_shown_on_demand(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CONVC_DEBUG", "1")
+    assert status("show", tmp_path / "none.ir") == 2
+    assert "Traceback" in capsys.readouterr().err

@@ -1,0 +1,82 @@
+"""``convc show``: every stage of a compilation as text."""
+
+import numpy as np
+import pytest
+
+import convc
+import ir
+from convc.tools import show
+from tests.cli.commands import network, refused, status
+
+
+@pytest.mark.parametrize("stage", show.STAGES)
+@pytest.mark.parametrize("more", [[], ["--gradients"]], ids=["forward", "gradients"])
+def test_show_prints_every_stage(stage, more, model, capsys):
+    assert status("show", model, "--at", stage, *more) == 0
+    said = capsys.readouterr()
+    assert said.out.strip()
+    assert not said.err
+
+
+def test_show_prints_the_graph_as_it_is_or_for_given_sizes(model, capsys):
+    assert status("show", model) == 0
+    assert capsys.readouterr().out == ir.to_text(network())
+    assert status("show", model, "--sizes", "N=7") == 0
+    assert capsys.readouterr().out == ir.to_text(network().bind({"N": 7}))
+
+
+def test_show_prints_what_each_pass_changed(model, capsys):
+    assert status("show", model, "--at", "passes") == 0
+    said = capsys.readouterr().out
+    assert "fuse_epilogues: 8 -> 6 nodes" in said
+    assert "+  %relu1 = fused(%x, %conv1.weight, %conv1.bias)" in said
+    assert status("show", model, "--at", "passes", "--no-diff") == 0
+    assert "fused" not in capsys.readouterr().out
+
+
+def test_show_gives_a_reason_against_every_other_algorithm(model, capsys):
+    assert status("show", model, "--at", "algorithms", "--node", "pool1") == 0
+    said = capsys.readouterr().out
+    assert "only for convolutions" in said
+    assert "relu1" not in said
+
+
+def test_show_lays_out_the_plan(model, capsys):
+    assert status("show", model, "--at", "plan", "--sizes", "N=2") == 0
+    said = capsys.readouterr().out
+    plan = convc.compile(network()).stages(N=2).plan
+    assert all(step.kernel.name in said for step in (*plan.prepare, *plan.steps))
+    for figure in (plan.constant_bytes, plan.arena_bytes, plan.live_bytes):
+        assert f"{figure:,} bytes" in said
+
+
+def test_show_prints_each_kernel_once(model, capsys):
+    assert status("show", model, "--at", "loops") == 0
+    kernels = [line for line in capsys.readouterr().out.splitlines() if line.startswith("kernel ")]
+    assert len(kernels) == len(set(kernels)) > 3
+    assert status("show", model, "--at", "loops", "--node", "pool1") == 0
+    assert capsys.readouterr().out.count("kernel max_pool(") == 1
+
+
+def test_show_prints_code_for_other_machines(model, capsys):
+    assert status("show", model, "--at", "asm", "--target", "neon", "--node", "relu1") == 0
+    assert "fmla" in capsys.readouterr().out
+
+
+def test_show_refuses_what_it_cannot_show(model, tmp_path, capsys):
+    assert "merged" in refused(capsys, "show", model, "--at", "plan", "--node", "conv1")
+    assert "'pool1'?" in refused(capsys, "show", model, "--at", "plan", "--node", "pool")
+    assert "--node" in refused(capsys, "show", model, "--node", "pool1")
+    b = ir.Builder("free")
+    b.output("y", b.relu(b.input("x", "f32[N, H]")))
+    b.build().save(tmp_path / "free.ir")
+    assert "no float weights" in refused(capsys, "show", tmp_path / "free.ir", "--gradients")
+
+
+def test_sizes_that_do_not_fit_are_named(tmp_path, capsys):
+    b = ir.Builder("sized")
+    x = b.input("x", "f32[N, 1, H, H]")
+    b.output("y", b.conv(x, b.weight("w", np.zeros((1, 1, 5, 5), np.float32))))
+    b.build().save(tmp_path / "sized.ir")
+    assert "H=1" in refused(capsys, "show", tmp_path / "sized.ir", "--at", "plan")
+    assert status("show", tmp_path / "sized.ir", "--at", "plan", "--sizes", "H=5") == 0

@@ -83,14 +83,14 @@ class Stages:
 def stages(graph: ir.Graph, options: Options) -> Stages:
     """Take a static graph through passes, selection, lowering and planning."""
     improved = optimised(graph, options.passes)
-    forced = _renamed(dict(options.algorithms), graph, improved)
+    forced = renamed(dict(options.algorithms), graph, improved)
     chosen = select(improved, options.target, options.accuracy, forced)
     program = Lowering(improved, chosen, options.target).program()
     made = Stages(graph, improved, chosen, plan(program), options.target)
     return debug.report(made, options.passes)
 
 
-def _renamed(forced: Mapping[str, str], before: ir.Graph, after: ir.Graph) -> dict[str, str]:
+def renamed(forced: Mapping[str, str], before: ir.Graph, after: ir.Graph) -> dict[str, str]:
     """Choices by the name of a node that a pass has fused into another: they move there."""
     names = {node.name for node in after.nodes}
     moved: dict[str, str] = {}

@@ -74,7 +74,7 @@ def lower(k: KernelBuilder, nest: Nest, schedule: Schedule) -> None:
     for cut in product(*(segments(nest.axes[axis], widths.get(axis, 1)) for axis in parallel)):
         with ExitStack() as loops:
             tile = _Tile(k, nest, schedule)
-            if not parallel:
+            if not parallel and k.outermost:
                 loops.enter_context(k.loop("task", 1, "parallel"))
             for axis, segment in zip(parallel, cut, strict=True):
                 tile = tile.along(axis, segment, loops, "parallel")

@@ -18,10 +18,9 @@ import ir
 from convc.backend.target import target_named
 from convc.lowering import Slot
 from convc.train.lenet import lenet, with_loss
-from ir.loops.interpreter import NUMPY
 from ir.types import Array
 from tests.examples import FLOATS, data, examples, graph_of, with_constants
-from tests.loops_runner import launch_all, memory, natively, unwritten
+from tests.loops_runner import launch_all, memory, natively, undefined, unwritten
 
 NONE, READ, WRITE = 0, mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE
 PAGE = mmap.PAGESIZE
@@ -37,7 +36,14 @@ class GuardedMemory:
 
     def allocate(self, slot: Slot) -> Array:
         """An array for a slot, filled with what no kernel may depend on."""
-        contents = unwritten(slot)
+        return self.place(unwritten(slot))
+
+    def scratch(self, nbytes: int) -> Array:
+        """Memory for large locals."""
+        return self.place(undefined(nbytes))
+
+    def place(self, contents: Array) -> Array:
+        """A guarded copy."""
         room = max(-(-contents.nbytes // PAGE), 1) * PAGE
         mapped = mmap.mmap(-1, room + 2 * PAGE)
         start = ctypes.addressof(ctypes.c_char.from_buffer(mapped)) + PAGE
@@ -45,7 +51,7 @@ class GuardedMemory:
         protect(start - PAGE, PAGE, NONE)
         protect(start + room, PAGE, NONE)
         offset = PAGE + (room - contents.nbytes if self.at_end else 0)
-        array = np.ndarray(slot.size, NUMPY[slot.dtype], mapped, offset)
+        array = np.ndarray(contents.shape, contents.dtype, mapped, offset)
         array[:] = contents
         return array
 
@@ -69,7 +75,8 @@ def protect(address: int, nbytes: int, access: int) -> None:
 
 def check(graph: ir.Graph, inputs: dict[str, Array], target: str) -> None:
     """Run a graph in guarded memory; every output is written, and only what is NaN is NaN."""
-    plan = convc.compile(graph, target=target).stages().plan
+    model = convc.compile(graph, target=target)  # keeps the kernels that it shares with us
+    plan = model.stages().plan
     want = ir.interpret(graph, inputs)
     for at_end in (True, False):
         guarded = GuardedMemory(at_end)
@@ -77,7 +84,8 @@ def check(graph: ir.Graph, inputs: dict[str, Array], target: str) -> None:
         for slot in plan.program.slots:
             if slot.role in ("input", "constant"):
                 guarded.freeze(slot.number)
-        got = launch_all(plan, slots, natively(target_named(target)))
+        launch = natively(target_named(target), scratch=guarded.scratch)
+        got = launch_all(plan, slots, launch)
         for name, array in got.items():
             assert np.array_equal(np.isnan(array), np.isnan(want[name].reshape(-1))), name
         del slots, got

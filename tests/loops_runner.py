@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
+from convc.backend.emit import scratch_bytes
 from convc.backend.jit import compile_kernel
 from convc.backend.target import Target
 from convc.lowering import Slot, Step
@@ -21,6 +22,7 @@ from ir.types import Array
 
 Launch = Callable[[Kernel, Sequence[Array]], None]
 Allocate = Callable[[Slot], Array]
+Scratch = Callable[[int], Array]
 Order = Callable[[int], Iterable[int]]
 
 
@@ -53,6 +55,11 @@ def unwritten(slot: Slot) -> Array:
     return np.full(slot.size, filler, NUMPY[slot.dtype])
 
 
+def undefined(nbytes: int) -> Array:
+    """Scratch memory that holds NaN, whatever the element type."""
+    return np.full(nbytes, 255, np.uint8)
+
+
 def operands(step: Step, slots: Sequence[Array]) -> list[Array]:
     """The slots of a step in the shapes of its kernel's parameters."""
     pairs = zip(step.kernel.params, step.slots, strict=True)
@@ -64,19 +71,16 @@ def as_loops(reverse: bool = False) -> Launch:
     return lambda kernel, arrays: interpret(kernel, arrays, reverse)
 
 
-def natively(target: Target, order: Order | None = None) -> Launch:
+def natively(target: Target, order: Order | None = None, scratch: Scratch = undefined) -> Launch:
     """Launch machine code: all tasks in one call, or each in one of its own in a given order."""
 
     def launch(kernel: Kernel, arrays: Sequence[Array]) -> None:
         compiled = compile_kernel(kernel, target)
         addresses = [array.ctypes.data for array in arrays]
         table = (ctypes.c_void_p * max(len(addresses), 1))(*addresses)
-        entry = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64)
-        call = entry(compiled.address)
-        if order is None:
-            call(table, 0, kernel.tasks)
-        else:
-            for task in order(kernel.tasks):
-                call(table, task, task + 1)
+        room = scratch(scratch_bytes(kernel))
+        ranges = [(0, kernel.tasks)] if order is None else [(t, t + 1) for t in order(kernel.tasks)]
+        for begin, end in ranges:
+            compiled.kernel()(table, begin, end, room.ctypes.data)
 
     return launch

@@ -7,9 +7,12 @@ from convc.algorithms.losses import AlongClasses, Total
 from convc.algorithms.movement import Alias, Gather, Reduce
 from convc.algorithms.pointwise import Pointwise
 from convc.algorithms.pool import Pick, Scatter, Sweep
+from convc.algorithms.winograd import Winograd
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Direct(),
+    Winograd(2),
+    Winograd(4),
     Sweep(),
     Scatter(),
     Pick(),

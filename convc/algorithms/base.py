@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Protocol
 
 import ir
@@ -10,6 +10,7 @@ from convc.backend.target import Target
 from convc.layout import Layout, Pads, covering
 from ir.loops.nodes import Scalar
 from ir.ops import Fused
+from ir.types import Array
 
 if TYPE_CHECKING:
     from convc.lowering import Lowering
@@ -17,7 +18,10 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Site:
-    """A node in place: its op (a fused one taken apart), operand and result types, the target."""
+    """A node in place: its op (a fused one taken apart), operand and result types, the target.
+
+    ``constants`` holds the data of operands that are weights, None for the others.
+    """
 
     name: str
     op: ir.Op
@@ -25,14 +29,16 @@ class Site:
     inputs: tuple[ir.TensorType, ...]
     outputs: tuple[ir.TensorType, ...]
     target: Target
+    constants: tuple[Array | None, ...] = field(default=(), compare=False, repr=False)
 
     @staticmethod
     def of(graph: ir.Graph, node: ir.Node, target: Target) -> Site:
         root, epilogue = node.op, tuple[ir.Op, ...]()
         if isinstance(node.op, Fused):
             root, epilogue = node.op.root, node.op.epilogue
+        constants = tuple(graph.weights.get(name) for name in node.inputs)
         types = tuple(tuple(graph.types[n] for n in names) for names in (node.inputs, node.outputs))
-        return Site(node.name, root, epilogue, types[0], types[1], target)
+        return Site(node.name, root, epilogue, types[0], types[1], target, constants)
 
     @property
     def dtype(self) -> Scalar:

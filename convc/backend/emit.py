@@ -209,6 +209,8 @@ class _Emitter:
         self.loads.clear()
 
     def _local(self, local: Local) -> None:
+        if self.buffers.get(local.name) == local:  # unrolled: the same memory again
+            return
         self.buffers[local.name] = local
         for scope in self.scopes:  # addresses in an earlier array of this name
             scope.addresses = {k: v for k, v in scope.addresses.items() if k[0] != local.name}

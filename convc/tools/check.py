@@ -275,6 +275,6 @@ def _summary(sections: Sequence[Section]) -> str:
         bad_output = max(outputs, key=lambda check: check.excess)
         return (
             f"WRONG: output '{bad_output.output}', though every op alone is right: "
-            "look at the passes (convc show MODEL --at passes)"
+            "look at the passes and the conversions (convc show MODEL --at passes, --at plan)"
         )
     return f"ok: {len(nodes)} ops and {len(outputs)} outputs agree with float64"

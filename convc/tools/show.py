@@ -6,16 +6,18 @@ import argparse
 import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 
 import convc
 import ir
 from convc.algorithms import Site
 from convc.backend import jit
+from convc.backend.emit import scratch_bytes
 from convc.backend.target import Target, target_named
 from convc.errors import InputError
 from convc.lowering import Step
-from convc.model import Options, Stages, stages
+from convc.model import Options, Stages, renamed, stages
 from convc.passes import PIPELINE, run_passes
 from convc.plan import Placed
 from convc.select import candidates
@@ -41,27 +43,35 @@ EXAMPLE = """\
 
 @dataclass(frozen=True)
 class View:
-    """What is asked for: a static graph (for ``graph`` perhaps symbolic), and of it, what."""
+    """What is asked for: a graph, static beyond ``--at graph``, and of it, what."""
 
     graph: ir.Graph
     target: str | None
     node: str | None
     diff: bool
 
+    @cached_property
     def stages(self) -> Stages:
-        """All stages of the graph. Raises ``InputError`` for a node that is in none of them."""
-        made = stages(self.graph, Options(1, "fast", (), target_named(self.target), PIPELINE))
-        names = [node.name for node in made.optimised.nodes]
-        if self.node is not None and self.node not in names:
-            hint = did_you_mean(self.node, names)
-            if any(node.name == self.node for node in self.graph.nodes):
-                hint = ": a pass has merged it into another (--at passes)"
-            raise InputError(f"--node: no node '{self.node}' after the passes{hint}; "
-                             f"nodes: {', '.join(names)}")  # fmt: skip
-        return made
+        """All stages of the graph."""
+        return stages(self.graph, Options(1, "fast", (), target_named(self.target), PIPELINE))
 
     def shows(self, name: str) -> bool:
-        return self.node in (None, name)
+        """Whether to show a node of the optimised graph."""
+        return self.node is None or self.wanted == name
+
+    @cached_property
+    def wanted(self) -> str:
+        """The node asked for, or the one that the passes have merged it into.
+
+        Raises ``InputError`` where there is neither.
+        """
+        (name,) = renamed({str(self.node): ""}, self.graph, self.stages.optimised)
+        names = [node.name for node in self.stages.optimised.nodes]
+        if name not in names:
+            hint = did_you_mean(name, names)
+            raise InputError(f"--node: no node '{name}' after the passes{hint} "
+                             f"(there are: {', '.join(names)})")  # fmt: skip
+        return name
 
 
 def add_parser(subparsers: arguments.Subparsers) -> None:
@@ -124,7 +134,7 @@ def _passes(view: View) -> Iterator[str]:
 
 
 def _algorithms(view: View) -> Iterator[str]:
-    made = view.stages()
+    made = view.stages
     rows = []
     others: dict[tuple[str, str, str], list[str]] = {}
     for node in made.optimised.nodes:
@@ -157,7 +167,7 @@ def _listed(names: list[str], total: int) -> str:
 
 def _kernels(view: View, text: Callable[[Kernel, Target], str], mark: str) -> Iterator[str]:
     """Each distinct kernel once, under a line that says which steps run it."""
-    made = view.stages()
+    made = view.stages
     found: dict[str, list[tuple[str, Step]]] = {}
     for place, step in _numbered(made):
         if view.shows(step.node):
@@ -184,7 +194,7 @@ def _numbered(made: Stages) -> Iterator[tuple[str, Step]]:
 
 
 def _plan(view: View) -> Iterator[str]:
-    made = view.stages()
+    made = view.stages
     yield "steps (p0, p1, ... run once, when the model is made; slots: read -> written):\n"
     shown = [(place, step) for place, step in _numbered(made) if view.shows(step.node)]
     yield table(
@@ -225,12 +235,14 @@ def _totals(made: Stages) -> str:
     plan = made.plan
     graph = made.optimised
     outside = [graph.types[name] for name in (*graph.inputs, *graph.outputs.values())]
-    peak = plan.constant_bytes + plan.arena_bytes
+    scratch = max((scratch_bytes(step.kernel) for step in plan.steps), default=0)
+    peak = plan.constant_bytes + plan.arena_bytes + scratch
     figures = {
         "constants": plan.constant_bytes,
         "arena": plan.arena_bytes,
         "most alive at one step": plan.live_bytes,
-        "peak (constants + arena)": peak,
+        "scratch of each thread": scratch,
+        "peak on one thread": peak,
         "caller's inputs and outputs": sum(
             prod(t.static_shape) * t.dtype.itemsize for t in outside
         ),

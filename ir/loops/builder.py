@@ -72,6 +72,11 @@ class KernelBuilder:
         self._blocks[-1].append(Local(unique, dtype, tuple(shape)))
         return Buffer(unique, dtype, tuple(shape))
 
+    @property
+    def outermost(self) -> bool:
+        """Whether the next statement stands in no loop: it must then be a task."""
+        return len(self._blocks) == 1
+
     @staticmethod
     def constant(value: float, dtype: Scalar) -> Const:
         return Const(value, dtype)

@@ -41,6 +41,11 @@ def test_show_gives_a_reason_against_every_other_algorithm(model, capsys):
     assert "relu1" not in said
 
 
+def test_show_follows_a_node_into_the_one_it_was_merged_into(model, capsys):
+    assert status("show", model, "--at", "algorithms", "--node", "conv1") == 0
+    assert "conv+bias+relu" in capsys.readouterr().out
+
+
 def test_show_lays_out_the_plan(model, capsys):
     assert status("show", model, "--at", "plan", "--sizes", "N=2") == 0
     said = capsys.readouterr().out
@@ -64,7 +69,6 @@ def test_show_prints_code_for_other_machines(model, capsys):
 
 
 def test_show_refuses_what_it_cannot_show(model, tmp_path, capsys):
-    assert "merged" in refused(capsys, "show", model, "--at", "plan", "--node", "conv1")
     assert "'pool1'?" in refused(capsys, "show", model, "--at", "plan", "--node", "pool")
     assert "--node" in refused(capsys, "show", model, "--node", "pool1")
     b = ir.Builder("free")

@@ -6,91 +6,47 @@ Three forms share the work. ``channels`` puts output channels in the lanes of a 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
 from convc.algorithms.base import AS_PLAIN, Site, Wish
-from convc.algorithms.direct import channels, depthwise, geometry, spatial, weight_gradient
+from convc.algorithms import geometry
+from convc.algorithms.convolution import OPS, Convolution
+from convc.algorithms.direct import channels, depthwise, spatial, weight_gradient
 from convc.algorithms.direct.channels import Channels
-from convc.algorithms.direct.geometry import Lines
 from convc.algorithms.epilogue import Epilogue
 from convc.layout import zero_halo
 from ir.loops import KernelBuilder
-from ir.ops import Conv, ConvInputGrad, ConvWeightGrad
+from ir.ops import Conv, ConvWeightGrad
 
 if TYPE_CHECKING:
     from convc.lowering import Lowering, Stored
 
 Form = Literal["channels", "depthwise", "spatial"]
-OPS = (Conv, ConvInputGrad, ConvWeightGrad)
 
 
-@dataclass(frozen=True)
-class _Shape:
-    """A convolution, whichever direction: K and C per group, sizes of the three tensors."""
+def form_of(shape: Convolution, lanes: int) -> Form:
+    """Which of the three forms suits the channels and groups."""
+    if shape.op.groups > 1 and shape.out == shape.inner == 1:
+        return "depthwise"
+    if shape.op.groups > 1 and shape.out % lanes:
+        return "spatial"
+    filled = shape.out / max(-(-shape.out // lanes) * lanes, 1)
+    unit = set(shape.op.stride) == {1} and shape.result[-1] >= lanes
+    few = filled < 0.3 and unit and not isinstance(shape.op, ConvWeightGrad)
+    return "spatial" if few else "channels"
 
-    op: geometry.Convolution
-    image: tuple[int, ...]  # [N, C, *S]
-    weights: tuple[int, ...]  # [K, C/groups, *k]
-    result: tuple[int, ...]  # [N, K, *out]
 
-    @staticmethod
-    def of(site: Site) -> _Shape:
-        op = site.op
-        first, second, third = site.shape(0), site.shape(1), site.result
-        if isinstance(op, Conv):
-            return _Shape(op, first, second, third)
-        if isinstance(op, ConvInputGrad):
-            return _Shape(op, third, first, second)
-        assert isinstance(op, ConvWeightGrad)
-        return _Shape(op, second, third, first)
-
-    @property
-    def transposed(self) -> bool:
-        return isinstance(self.op, ConvInputGrad)
-
-    @property
-    def out(self) -> int:
-        """Channels per group that the vector form computes side by side."""
-        return self.weights[1] if self.transposed else self.weights[0] // self.op.groups
-
-    @property
-    def inner(self) -> int:
-        return self.weights[0] // self.op.groups if self.transposed else self.weights[1]
-
-    def lines(self) -> list[Lines]:
-        """One set of lines, or one for each residue of a transposed stride."""
-        kernel = self.weights[2:]
-        if isinstance(self.op, ConvInputGrad):
-            return geometry.transposed(self.op, kernel, self.image[2:])
-        return [geometry.forward(self.op, kernel, self.result[2:])]
-
-    @property
-    def read(self) -> tuple[int, ...]:
-        """The shape of the tensor that the lines walk."""
-        return self.result if self.transposed else self.image
-
-    def form(self, lanes: int) -> Form:
-        if self.op.groups > 1 and self.out == self.inner == 1:
-            return "depthwise"
-        if self.op.groups > 1 and self.out % lanes:
-            return "spatial"
-        filled = self.out / max(-(-self.out // lanes) * lanes, 1)
-        unit = set(self.op.stride) == {1} and self.result[-1] >= lanes
-        few = filled < 0.3 and unit and not isinstance(self.op, ConvWeightGrad)
-        return "spatial" if few else "channels"
-
-    def read_wish(self, lanes: int) -> Wish:
-        """How the tensor that the lines walk is read: in blocks if they do not straddle groups."""
-        halo = geometry.halo(self.lines(), self.read[2:])
-        form = self.form(lanes)
-        blocks: tuple[int, ...] = (1, lanes)
-        if form == "depthwise":
-            blocks = (lanes,)
-        elif form == "spatial" or (self.op.groups > 1 and self.inner % lanes):
-            blocks = (1,)
-        return Wish(blocks, halo, exact=False)
+def _read_wish(shape: Convolution, lanes: int) -> Wish:
+    """How the tensor that the lines walk is read: in blocks if they do not straddle groups."""
+    halo = geometry.halo(shape.lines(), shape.read[2:])
+    form = form_of(shape, lanes)
+    blocks: tuple[int, ...] = (1, lanes)
+    if form == "depthwise":
+        blocks = (lanes,)
+    elif form == "spatial" or (shape.op.groups > 1 and shape.inner % lanes):
+        blocks = (1,)
+    return Wish(blocks, halo, exact=False)
 
 
 class Direct:
@@ -109,9 +65,9 @@ class Direct:
         return 1e-5 if site.dtype == "f32" else 1e-12
 
     def wishes(self, site: Site) -> tuple[Wish, ...]:
-        shape = _Shape.of(site)
-        walked = shape.read_wish(site.lanes)
-        form = shape.form(site.lanes)
+        shape = Convolution.of(site)
+        walked = _read_wish(shape, site.lanes)
+        form = form_of(shape, site.lanes)
         block = 1 if form == "spatial" else site.lanes
         if isinstance(site.op, ConvWeightGrad):
             return Wish((block,), exact=False), walked
@@ -119,15 +75,15 @@ class Direct:
         return (*main, *Epilogue(site, block).wishes())
 
     def lower(self, site: Site, into: Lowering) -> None:
-        shape = _Shape.of(site)
+        shape = Convolution.of(site)
         if isinstance(site.op, ConvWeightGrad):
             _lower_weight_gradient(site, shape, into)
         else:
             _lower_correlation(site, shape, into)
 
 
-def _lower_correlation(site: Site, shape: _Shape, into: Lowering) -> None:
-    form, lanes = shape.form(site.lanes), site.lanes
+def _lower_correlation(site: Site, shape: Convolution, into: Lowering) -> None:
+    form, lanes = form_of(shape, site.lanes), site.lanes
     walked, weights = (1, 0) if shape.transposed else (0, 1)
     source = into.read(walked)
     packed, form_channels = _weights(site, shape, source, weights, into)
@@ -153,7 +109,7 @@ def _lower_correlation(site: Site, shape: _Shape, into: Lowering) -> None:
 
 
 def _weight_view(
-    shape: _Shape, packing: Channels, form: Form, lanes: int
+    shape: Convolution, packing: Channels, form: Form, lanes: int
 ) -> tuple[int, ...]:
     if form == "channels":
         return packing.packed(shape.weights[2:])
@@ -163,10 +119,10 @@ def _weight_view(
 
 
 def _weights(
-    site: Site, shape: _Shape, source: Stored, operand: int, into: Lowering
+    site: Site, shape: Convolution, source: Stored, operand: int, into: Lowering
 ) -> tuple[Stored, Channels]:
     """The weights as the form reads them, packed once per graph (or once, when constant)."""
-    form = shape.form(site.lanes)
+    form = form_of(shape, site.lanes)
     packing = Channels(shape.op.groups, shape.out, shape.inner, site.lanes, source.layout.block)
     if form == "spatial":
         return into.read(operand), packing
@@ -184,8 +140,8 @@ def _weights(
     return into.derive(operand, (form, shape.transposed, packing), pack), packing
 
 
-def _lower_weight_gradient(site: Site, shape: _Shape, into: Lowering) -> None:
-    form = shape.form(site.lanes)
+def _lower_weight_gradient(site: Site, shape: Convolution, into: Lowering) -> None:
+    form = form_of(shape, site.lanes)
     upstream, source, result = into.read(0), into.read(1), into.write()
     k = KernelBuilder(f"direct_{form}_weights")
     g, x = upstream.image(k, "g"), source.image(k, "x")

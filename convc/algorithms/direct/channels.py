@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convc.algorithms.direct.geometry import Lines
+from convc.algorithms.geometry import Lines
 from convc.algorithms.epilogue import Step
 from convc.backend.target import Target
 from convc.layout import Image

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convc.algorithms.direct.geometry import Lines
+from convc.algorithms.geometry import Lines
 from convc.algorithms.epilogue import Step
 from convc.layout import Image
 from convc.schedule import Nest, Point, Schedule, Segment, lower, segments

@@ -6,7 +6,7 @@ walks the batch and the output positions, reading a vector of g and broadcasting
 
 from __future__ import annotations
 
-from convc.algorithms.direct.geometry import Lines
+from convc.algorithms.geometry import Lines
 from convc.backend.target import Target
 from convc.layout import Image
 from convc.schedule import Nest, Point, Schedule, lower, register_tile, segments

@@ -18,7 +18,7 @@ from convc.layout import Pads
 from ir.loops import Affine
 from ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 
-Convolution = Conv | ConvInputGrad | ConvWeightGrad
+ConvolutionOp = Conv | ConvInputGrad | ConvWeightGrad
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class Line:
 Lines = tuple[Line, ...]
 
 
-def forward(op: Convolution, kernel: Sequence[int], out: Sequence[int]) -> Lines:
+def forward(op: ConvolutionOp, kernel: Sequence[int], out: Sequence[int]) -> Lines:
     """The lines of ``y = conv(x, w)``, which its weight gradient walks too."""
     return tuple(
         Line(count, taps, (0, 1), (-low, stride, dilation), (0, 1))

@@ -1,0 +1,23 @@
+"""What the cost models assume of a processor: rates of arithmetic and of memory.
+
+They choose between algorithms, so ratios matter more than absolute times.
+"""
+
+from __future__ import annotations
+
+from convc.backend.target import Target
+
+CLOCK = 3.5e9  # Hz
+UNITS = 2  # vector multiply-adds per cycle
+L2, L3 = 1 << 20, 16 << 20  # bytes
+
+
+def peak_flops(target: Target, dtype: str) -> float:
+    """Flops a second of one core."""
+    factor = 2 if target.fused_multiply_add else 1
+    return CLOCK * UNITS * factor * target.lanes(dtype)
+
+
+def stream_bytes(size: int) -> float:
+    """Bytes a second of reading a buffer of that size again and again, on one core."""
+    return 100e9 if size < L2 // 2 else 45e9 if size < L3 else 12e9

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import ir
 from convc.backend.target import Target
@@ -80,9 +80,13 @@ AS_PLAIN = Wish()
 class Algorithm(Protocol):
     """One way to compute some ops. Instances are stateless; the registry is ``ALGORITHMS``."""
 
-    name: ClassVar[str]
-    reorders_only: ClassVar[bool]
-    """True where results differ from the reference by the order of sums alone."""
+    @property
+    def name(self) -> str:
+        """What it is called in choices and reports."""
+
+    @property
+    def reorders_only(self) -> bool:
+        """True where results differ from the reference by the order of sums alone."""
 
     def supports(self, site: Site) -> str | None:
         """None, or the reason why this algorithm cannot compute the site's op."""

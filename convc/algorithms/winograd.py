@@ -21,6 +21,7 @@ from convc.algorithms.convolution import Convolution
 from convc.algorithms.epilogue import Epilogue, Step
 from convc.algorithms.toom_cook import Filtering, Matrix, filtering
 from convc.backend.target import Target
+from convc.cost import peak_flops, stream_bytes
 from convc.layout import Image, zero_halo
 from convc.schedule import Nest, Point, Schedule, Segment, lower, register_tile, segments
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder
@@ -55,9 +56,12 @@ class Tiling:
         (lines,) = shape.lines()
         taps = shape.weights[2:]
         each = tuple(outputs if tap > 1 else 1 for tap in taps)
+        filters = (
+            filtering(m, tap) if tap > 1 else IDENTITY for m, tap in zip(each, taps, strict=True)
+        )
         return Tiling(
             shape,
-            tuple(filtering(m, tap) if tap > 1 else IDENTITY for m, tap in zip(each, taps, strict=True)),
+            tuple(filters),
             each,
             tuple(-(-line.count // m) for line, m in zip(lines, each, strict=True)),
             tuple(line.input[0] + min(0, line.input[2] * (line.taps - 1)) for line in lines),
@@ -79,11 +83,12 @@ class Tiling:
 
     def halo(self) -> tuple[tuple[int, int], ...]:
         """How far the tiles read beyond the input; the last ones may overhang the output."""
-        pads = []
-        axes = zip(self.start, self.tiles, self.outputs, self.points, self.shape.read[2:], strict=True)
-        for start, tiles, m, points, n in axes:
-            pads.append((max(0, -start), max(0, start + (tiles - 1) * m + points - n)))
-        return tuple(pads)
+        lasts = [t * m for t, m in zip(self.tiles, self.outputs, strict=True)]
+        axes = zip(self.start, lasts, self.filters, self.outputs, self.shape.read[2:], strict=True)
+        return tuple(
+            (max(0, -start), max(0, start + last - m + each.products - n))
+            for start, last, each, m, n in axes
+        )
 
     def block(self, itemsize: int) -> tuple[int, ...]:
         """Tiles that are transformed together: as many as the cache keeps, at most 28 or so."""
@@ -175,8 +180,6 @@ class Winograd:
 
 def predicted_seconds(tiling: Tiling, site: Site) -> float:
     """Products at the peak, transforms at a third of it, transformed weights from the cache."""
-    from convc.cost import peak_flops, stream_bytes
-
     batch, itemsize = tiling.shape.image[0], site.outputs[0].dtype.itemsize
     tiles, points, lanes = prod(tiling.tiles), prod(tiling.points), tiling.lanes
     blocks = prod(-(-t // b) for t, b in zip(tiling.tiles, tiling.block(itemsize), strict=True))
@@ -368,15 +371,20 @@ def _transformed(
         stage = k.local("stage", like.dtype, (prod(after), lanes))
         for rest in product(*(range(1 if a == axis else n) for a, n in enumerate(shape))):
 
-            def element(i: int, rest: tuple[int, ...] = rest, axis: int = axis) -> Expr:
-                return source((*rest[:axis], i, *rest[axis + 1 :]))
-
-            for i, value in _matrix_times(k, matrix, element, like, lanes, v):
+            along = _along(source, rest, axis)
+            for i, value in _matrix_times(k, matrix, along, like, lanes, v):
                 place = _flat((*rest[:axis], i, *rest[axis + 1 :]), after)
                 k.store(stage[place, v], value)
         shape = after
         source = _reader(stage, tuple(after), v)
     return (source(point) for point in product(*map(range, shape)))
+
+
+def _along(
+    source: Callable[[tuple[int, ...]], Expr], rest: tuple[int, ...], axis: int
+) -> Callable[[int], Expr]:
+    """The elements on a line through ``rest``, along one axis."""
+    return lambda i: source((*rest[:axis], i, *rest[axis + 1 :]))
 
 
 def _reader(stage: Buffer, shape: tuple[int, ...], v: Affine) -> Callable[[tuple[int, ...]], Expr]:

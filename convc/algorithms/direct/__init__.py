@@ -9,8 +9,8 @@ from __future__ import annotations
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
-from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms import geometry
+from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.direct import channels, depthwise, spatial, weight_gradient
 from convc.algorithms.direct.channels import Channels

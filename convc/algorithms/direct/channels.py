@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from convc.algorithms.geometry import Lines
 from convc.algorithms.epilogue import Step
+from convc.algorithms.geometry import Lines
 from convc.backend.target import Target
 from convc.layout import Image
 from convc.schedule import Nest, Point, Schedule, Segment, lower, register_tile, segments

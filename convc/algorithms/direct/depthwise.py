@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from convc.algorithms.geometry import Lines
 from convc.algorithms.epilogue import Step
+from convc.algorithms.geometry import Lines
 from convc.layout import Image
 from convc.schedule import Nest, Point, Schedule, Segment, lower, segments
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder

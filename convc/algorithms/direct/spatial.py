@@ -5,8 +5,8 @@ Serves any number of channels and groups; what the other forms do not take.
 
 from __future__ import annotations
 
-from convc.algorithms.geometry import Lines
 from convc.algorithms.epilogue import Step
+from convc.algorithms.geometry import Lines
 from convc.layout import Image
 from convc.schedule import Nest, Point, Schedule, lower
 from ir.loops import Buffer, KernelBuilder

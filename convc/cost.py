@@ -20,4 +20,4 @@ def peak_flops(target: Target, dtype: str) -> float:
 
 def stream_bytes(size: int) -> float:
     """Bytes a second of reading a buffer of that size again and again, on one core."""
-    return 100e9 if size < L2 // 2 else 45e9 if size < L3 else 12e9
+    return 120e9 if size < L2 // 2 else 60e9 if size < L3 else 30e9

@@ -161,18 +161,28 @@ def _reduce(tile: _Tile, accumulator: Buffer, box: Mapping[str, range]) -> None:
                 k.store(element, nest.update(full, element))
 
 
+@dataclass(frozen=True)
+class RegisterTile:
+    """Widths of the pixel axes and of the axis of channel blocks, and what they are predicted to
+    cost: ``cycles`` for one step of the reduction over all pixels and blocks."""
+
+    pixels: tuple[int, ...]
+    blocks: int
+    cycles: float
+
+
 @functools.lru_cache(maxsize=4096)
 def register_tile(
     target: Target, pixels: tuple[int, ...], blocks: int, deepest: int = 4
-) -> tuple[tuple[int, ...], int]:
-    """Widths of the pixel axes and of the channel-block axis that take the fewest cycles.
+) -> RegisterTile:
+    """The tile that takes the fewest cycles.
 
     A tile of p pixels and b vectors needs p*b accumulators, b registers for the weights and one
     for a broadcast. Per reduction step it costs the most of: p*b multiply-adds at two a cycle,
     p+b loads at two a cycle, and four cycles of latency; remainders are counted as they run.
     """
     best: tuple[float, int] = (float("inf"), 0)
-    choice = ((1,) * len(pixels), 1)
+    choice = RegisterTile((1,) * len(pixels), 1, 0.0)
     for b in range(1, min(blocks, deepest) + 1):
         most = (target.registers - b - 1) // b
         for shape in _pixel_tiles(pixels, most):
@@ -183,8 +193,9 @@ def register_tile(
                 for combination in product(*cuts)
             )
             bodies = prod(map(len, cuts))
-            if (cycles * (1 + 0.01 * bodies), bodies) < best:
-                best, choice = (cycles * (1 + 0.01 * bodies), bodies), (shape, b)
+            rank = (cycles * (1 + 0.01 * bodies), bodies)
+            if rank < best:
+                best, choice = rank, RegisterTile(shape, b, cycles)
     return choice
 
 

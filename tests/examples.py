@@ -9,7 +9,8 @@ import numpy as np
 import ir
 from convc.algorithms import Site
 from convc.backend.target import target_named
-from convc.select import candidates
+from convc.lowering import Lowering, Program
+from convc.select import candidates, select
 from ir.types import Array
 
 FLOATS = {"float32": "f32", "float64": "f64"}
@@ -54,3 +55,15 @@ def applicable(graph: ir.Graph, target: str | None = None) -> list[str]:
     site = Site.of(graph, graph.nodes[0], target_named(target))
     return [c.algorithm.name for c in candidates(site) if c.reason is None]
 
+
+
+def program_of(
+    graph: ir.Graph, target: str | None = None, algorithm: str | None = None
+) -> Program:
+    """What a static graph is lowered to, without any pass and without machine code.
+
+    ``algorithm`` is forced on every node.
+    """
+    machine = target_named(target)
+    forced = {node.name: algorithm for node in graph.nodes} if algorithm else {}
+    return Lowering(graph, select(graph, machine, forced=forced), machine).program()

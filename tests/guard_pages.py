@@ -134,11 +134,11 @@ def trespass(where: str) -> None:
 
 def main(target: str) -> None:
     """Check all cases on one target; a model lives until the next one, which may share code."""
-    kept = None
+    kept: list[convc.Model] = []
     for name, graph, inputs in cases():
         print(name, flush=True)
-        kept = check(graph, inputs, target)
-    print("all held", bool(kept), flush=True)
+        kept[:] = [check(graph, inputs, target)]
+    print("all held", flush=True)
 
 
 if __name__ == "__main__":

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from math import prod
 from typing import TYPE_CHECKING
 
 from convc.backend.target import Target
 from convc.layout import Image, zero_halo
-from convc.schedule import Nest, Point, Schedule, lower, segments
+from convc.schedule import segments
 from ir.loops import Kernel, KernelBuilder
-from ir.loops.nodes import Affine, Expr, Index, Load, Scalar
+from ir.loops.nodes import Affine, Load, Scalar
 
 if TYPE_CHECKING:
     from convc.lowering import Stored
@@ -21,6 +23,10 @@ CHUNK = 2048  # elements a task copies
 def convert_kernel(source: Stored, result: Stored, target: Target) -> Kernel:
     """Copy an image from one layout to another; the halo of the result is zeroed."""
     k = KernelBuilder("convert")
+    if not source.layout.halo and not result.layout.halo:  # its pixels are one long row
+        batch, channels, *spatial = source.shape
+        row = source.type.with_shape(batch, channels, prod(spatial))
+        source, result = replace(source, type=row), replace(result, type=row)
     x, y = source.image(k, "x"), result.image(k, "y", write=True)
     zero_halo(k, y)
     _copy_image(k, x, y, target.lanes(source.dtype))
@@ -28,26 +34,55 @@ def convert_kernel(source: Stored, result: Stored, target: Target) -> Kernel:
 
 
 def _copy_image(k: KernelBuilder, x: Image, y: Image, lanes: int) -> None:
-    """In vectors where both are blocked alike; else lane by lane along the last axis."""
+    """In vectors where both are blocked alike; else by square tiles, transposed."""
     if x.layout.block == y.layout.block:
         walk(k, y, lanes, lambda index: k.store(y[index], x[index]))
         return
-    width = max(x.layout.block, y.layout.block)
-    positions = {f"s{axis}": extent for axis, extent in enumerate(x.shape[2:])}
-    for first, blocks, size in segments(x.shape[1], width):
+    blocked = x if x.layout.block > 1 else y
+    side = blocked.layout.block
+    *rows, last = blocked.shape[2:]
+    for first, blocks, channels in segments(blocked.shape[1], side):
+        for start, tiles, pixels in segments(last, side):
+            with ExitStack() as loops:
+                n = loops.enter_context(k.loop("n", x.shape[0], "parallel"))
+                b = loops.enter_context(k.loop("b", blocks, "parallel"))
+                at = [loops.enter_context(k.loop(f"s{a}", extent)) for a, extent in enumerate(rows)]
+                p = loops.enter_context(k.loop("p", tiles)) * side + start
+                place = _Place(n, b + first // side, tuple(at), p, channels, pixels)
+                _transpose(k, x, y, place)
 
-        def store(p: Point, _: Expr, first: int = first) -> tuple[Load, Expr]:
-            channel, block = p["b"] * width + p["v"] + first, p["b"] + first // width
-            at = tuple(p[s] for s in positions)
-            plain: tuple[Index, ...] = (p["n"], channel, *at, 0)
-            blocked: tuple[Index, ...] = (p["n"], block, *at, p["v"])
-            if x.layout.block == 1:
-                return y[blocked], x[plain]
-            return y[plain], x[blocked]
 
-        axes = {"n": x.shape[0], "b": blocks, **positions, "v": size}
-        nest = Nest(x.buffer.dtype, axes, store)
-        lower(k, nest, Schedule(("n", "b"), tile=(("v", size),)))
+@dataclass(frozen=True)
+class _Place:
+    """A tile of an image: some channels of a block by some pixels of a row."""
+
+    n: Affine
+    block: Affine
+    row: tuple[Affine, ...]
+    pixel: Affine
+    channels: int
+    pixels: int
+
+    def plain(self, image: Image, channel: Affine, pixel: Affine, side: int) -> Load:
+        return image[(self.n, self.block * side + channel, *self.row, self.pixel + pixel, 0)]
+
+    def blocked(self, image: Image, channel: Affine, pixel: Affine) -> Load:
+        return image[(self.n, self.block, *self.row, self.pixel + pixel, channel)]
+
+
+def _transpose(k: KernelBuilder, x: Image, y: Image, place: _Place) -> None:
+    """Write a square local by rows of ``x``, read it by columns for ``y``."""
+    side = max(x.layout.block, y.layout.block)
+    tile = k.local("tile", x.buffer.dtype, (side, side))
+    pack = y.layout.block > 1
+    rows, width = (place.channels, place.pixels) if pack else (place.pixels, side)
+    with k.loop("i", rows, "unroll") as i, k.loop("v", width, "vector") as v:
+        source = place.plain(x, i, v, side) if pack else place.blocked(x, v, i)
+        k.store(tile[i, v], source)
+    rows, width = (place.pixels, side) if pack else (place.channels, place.pixels)
+    with k.loop("i", rows, "unroll") as i, k.loop("v", width, "vector") as v:
+        target = place.blocked(y, v, i) if pack else place.plain(y, i, v, side)
+        k.store(target, tile[v, i])
 
 
 def walk(

@@ -59,8 +59,8 @@ class Outer:
         for panels in segments(columns, width):
             for vectors in segments(panels[2], site.lanes):
                 nest = _nest(left, right, y, op.transpose_x, finish, panels, vectors)
-                (tall,), wide = register_tile(site.target, (rows,), vectors[1], PANEL)
-                tile = (("i", tall), ("o", wide))
+                chosen = register_tile(site.target, (rows,), vectors[1], PANEL)
+                tile = (("i", chosen.pixels[0]), ("o", chosen.blocks))
                 lower(k, nest, Schedule(("b", "i", "o"), tile, ("v", vectors[2])))
         into.run(k.build(), x, w, *extra, result)
 

@@ -271,12 +271,12 @@ class _Block:
         dtype, lanes = x.buffer.dtype, tiling.lanes
         v = k.local("transformed", dtype, (points, tiles, tiling.in_blocks * lanes))
         self._transform_input(x, v)
-        (wide,), deep = register_tile(target, (tiles,), tiling.out_blocks)
-        for first, count, width in segments(tiling.out_blocks, deep):
+        chosen = register_tile(target, (tiles,), tiling.out_blocks)
+        for first, count, width in segments(tiling.out_blocks, chosen.blocks):
             m = k.local("products", dtype, (points, tiles, width, lanes))
             with k.loop("o", count) as o:
-                block = o * deep + first
-                self._multiply(v, u, m, block, wide)
+                block = o * chosen.blocks + first
+                self._multiply(v, u, m, block, chosen.pixels[0])
                 self._transform_output(m, y, block, finish)
 
     def _tile_loops(self, loops: ExitStack) -> tuple[list[Affine], Affine]:

@@ -4,7 +4,8 @@ Each kernel becomes ``void NAME(ptr arguments, i64 begin, i64 end, ptr scratch)`
 a table of buffer addresses, ``begin..end`` is the range of tasks to run, and the scratch holds the
 large locals, as many bytes as ``scratch_bytes`` says. Unrolled variables are Python
 integers here, so their subscripts fold into constant offsets; the varying part of an address is
-computed once, in the loop that owns its innermost variable.
+computed once, in the loop that owns its innermost variable. A square local that is written by
+rows and read by columns is transposed in registers.
 """
 
 from __future__ import annotations
@@ -91,6 +92,7 @@ class _Emitter:
         self.variables: dict[str, tuple[int, Value]] = {}  # run-time ones: loop depth, value
         self.vector: tuple[str, int, int] | None = None  # variable, first value, lanes
         self.loads: dict[tuple[str, Affine, int, int], Value] = {}  # of this straight line
+        self.columns: dict[str, list[Value]] = {}  # transposed square locals, of this line too
         self.scratch = 0  # bytes given to large locals so far
         self.entry = function.append_basic_block("entry")
         self.scopes = [_Scope(self.entry)]
@@ -182,14 +184,19 @@ class _Emitter:
         value = self.builder.phi(I64)
         value.add_incoming(start, before)
         self.scopes.append(_Scope(head))
-        self.loads.clear()
+        self._forget()
         yield value
         self.scopes.pop()
         following = self.builder.add(value, I64(1), flags=("nsw",))
         value.add_incoming(following, self.builder.block)
         self.builder.cbranch(self.builder.icmp_signed("<", following, stop), head, after)
         self.builder.position_at_end(after)
+        self._forget()
+
+    def _forget(self) -> None:
+        """Values known on a straight line of code are not known beyond it."""
         self.loads.clear()
+        self.columns.clear()
 
     def _start_body(self, name: str) -> None:
         """Close the head block of the current scope, which addresses may still be added to."""
@@ -204,9 +211,9 @@ class _Emitter:
             self.builder.icmp_signed("<", position, I64(guard.high)),
         )
         with self.builder.if_then(inside):
-            self.loads.clear()
+            self._forget()
             self._block(guard.body)
-        self.loads.clear()
+        self._forget()
 
     def _local(self, local: Local) -> None:
         if self.buffers.get(local.name) == local:  # unrolled: the same memory again
@@ -236,6 +243,7 @@ class _Emitter:
         buffer = self.buffers[store.target.buffer]
         value = self._expression(store.value)
         address, stride = self._address(store.target)
+        self.columns.pop(store.target.buffer, None)
         align = ITEM_BYTES[buffer.dtype]
         if self.vector is None:
             self.builder.store(value, address, align=align)
@@ -274,6 +282,8 @@ class _Emitter:
         known = self.loads.get(key)
         if known is not None:
             return known
+        if self._is_column(load, buffer):
+            return self._column(load, buffer)
         address, _ = self._address(load)
         dtype, align = TYPES[buffer.dtype], ITEM_BYTES[buffer.dtype]
         if self.vector is None or stride == 0:
@@ -290,6 +300,55 @@ class _Emitter:
         if isinstance(buffer, Param) and not buffer.writable:
             self.loads[key] = value
         return value
+
+    def _is_column(self, load: Load, buffer: Param | Local) -> bool:
+        """Whether the lanes run down a square local from its first row, at a known column."""
+        if self.vector is None or not isinstance(buffer, Local) or len(buffer.shape) != 2:
+            return False
+        row, column = map(self._fold, load.index)
+        side = buffer.shape[0]
+        return (
+            buffer.shape == (side, side)
+            and side & (side - 1) == 0
+            and load.index[0].coefficient(self.vector[0]) == 1
+            and load.index[1].coefficient(self.vector[0]) == 0
+            and row == Affine()
+            and not column.terms
+        )
+
+    def _column(self, load: Load, local: Param | Local) -> Value:
+        assert self.vector
+        if local.name not in self.columns:
+            self.columns[local.name] = self._transposed(local)
+        column = self.columns[local.name][self._fold(load.index[1]).constant]
+        if self.vector[2] == local.shape[0]:
+            return column
+        first = llvm.Constant(llvm.VectorType(I32, self.vector[2]), list(range(self.vector[2])))
+        return self.builder.shuffle_vector(column, column, first)
+
+    def _transposed(self, local: Param | Local) -> list[Value]:
+        """The columns of a square local: log2(side) rounds of exchanging blocks between rows."""
+        side = local.shape[0]
+        wide = llvm.VectorType(TYPES[local.dtype], side)
+        rows = [
+            self.builder.load(
+                self._offset(self.bases[local.name], row * side, local.dtype), typ=wide,
+                align=ITEM_BYTES[local.dtype],
+            )
+            for row in range(side)
+        ]  # fmt: skip
+        distance = side // 2
+        while distance:
+            low = [i if not i & distance else i - distance + side for i in range(side)]
+            high = [i + distance if not i & distance else i + side for i in range(side)]
+            masks = [llvm.Constant(llvm.VectorType(I32, side), mask) for mask in (low, high)]
+            for i in range(side):
+                if not i & distance:
+                    pair = rows[i], rows[i + distance]
+                    rows[i] = self.builder.shuffle_vector(*pair, masks[0])
+                    rows[i + distance] = self.builder.shuffle_vector(*pair, masks[1])
+            distance //= 2
+        return rows
 
     def _position(self, index: Affine) -> Value:
         base = self._index(index)

@@ -240,7 +240,7 @@ def report(result: Result, images: str) -> str:
                 ("held-out accuracy", f"{result.accuracy:.2%} of 359 images"),
                 ("training", f"{result.epochs} epochs, {result.train_seconds:.1f} s"),
                 ("compilation", f"{result.compile_seconds:.2f} s, {result.kernels} kernels"),
-                ("largest deviation", f"{result.max_relative_error:.1e} of a tensor's largest value "
+                ("largest deviation", f"{result.max_relative_error:.1e} of the largest value "
                                       "(outputs, gradients; native against float64)"),
                 ("one step, native", f"{result.native_step_ms:.3f} ms "
                                      f"({result.target}, threads: {result.threads})"),

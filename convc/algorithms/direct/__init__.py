@@ -15,7 +15,9 @@ from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.direct import channels, depthwise, spatial, weight_gradient
 from convc.algorithms.direct.channels import Channels
 from convc.algorithms.epilogue import Epilogue
+from convc.cost import CLOCK, UNITS, stream_bytes
 from convc.layout import zero_halo
+from convc.schedule import register_tile
 from ir.loops import KernelBuilder
 from ir.ops import Conv, ConvWeightGrad
 
@@ -49,6 +51,32 @@ def _read_wish(shape: Convolution, lanes: int) -> Wish:
     return Wish(blocks, halo, exact=False)
 
 
+def predicted_seconds(shape: Convolution, site: Site) -> float:
+    """Cycles of the register tiles, or memory traffic where that is more."""
+    lanes, form = site.lanes, form_of(shape, site.lanes)
+    out_blocks, taps = -(-shape.out // lanes), prod(shape.weights[2:])
+    if form == "channels" and not isinstance(site.op, ConvWeightGrad):
+        cycles = 0.0
+        for lines in shape.lines():
+            counts = tuple(line.count for line in lines)
+            tile = register_tile(site.target, counts[-2:], out_blocks)
+            steps = shape.inner * prod(line.taps for line in lines)
+            cycles += tile.cycles * prod(counts[:-2]) * steps
+        cycles *= shape.image[0] * shape.op.groups
+    else:
+        waste = out_blocks * lanes / max(shape.out, 1)
+        filled = {"channels": waste, "depthwise": 1.5, "spatial": 2}
+        vectors = prod(shape.result) * shape.weights[1] * taps / lanes
+        cycles = vectors / UNITS * filled[form]
+        if form == "spatial" and isinstance(site.op, ConvWeightGrad):
+            cycles *= lanes
+    if not site.target.fused_multiply_add:
+        cycles *= 2
+    weights = prod(shape.weights) * site.outputs[0].dtype.itemsize
+    moved = sum(int(prod(t)) for t in (shape.image, shape.result)) * 4 / 20e9
+    return max(cycles / CLOCK, moved, weights / stream_bytes(weights))
+
+
 class Direct:
     """The convolution sum itself, blocked by the vector width and tiled in registers."""
 
@@ -59,7 +87,7 @@ class Direct:
         return None if isinstance(site.op, OPS) else "only for convolutions"
 
     def seconds(self, site: Site) -> float:
-        return site.op.cost(*site.inputs[: len(site.op.operand_names())]).flops / 100e9
+        return predicted_seconds(Convolution.of(site), site)
 
     def tolerance(self, site: Site) -> float:
         return 1e-5 if site.dtype == "f32" else 1e-12

@@ -106,9 +106,9 @@ def correlate(
     """Append ``y = finish(correlation of x with the packed weights w)`` along the lines."""
     nest = _nest(x, w, y, channels, lines, finish)
     counts = tuple(line.count for line in lines)
-    pixels, blocks = register_tile(target, counts[-2:], channels.out_blocks)
+    chosen = register_tile(target, counts[-2:], channels.out_blocks)
     names = [f"q{axis}" for axis in range(len(lines))][-2:]
-    tile = (*zip(names, pixels, strict=True), ("o", blocks))
+    tile = (*zip(names, chosen.pixels, strict=True), ("o", chosen.blocks))
     parallel = ("n", "g", "o", *(f"q{axis}" for axis in range(len(lines) - 1)))
     lower(k, nest, Schedule(parallel, tile, ("v", channels.lanes)))
 

@@ -29,9 +29,10 @@ def weight_gradient(
             nest = _nest(g, x, dw, groups, lines, (first, vectors, width), (start, blocks, depth))
             channels = depth if block > 1 else blocks
             taps = lines[-1].taps
-            (tap, channel), vector = register_tile(target, (taps, channels), vectors)
+            chosen = register_tile(target, (taps, channels), vectors)
+            tap, channel = chosen.pixels
             last = f"m{len(lines) - 1}"
-            tile = ((last, tap), ("i" if block > 1 else "b", channel), ("o", vector))
+            tile = ((last, tap), ("i" if block > 1 else "b", channel), ("o", chosen.blocks))
             parallel = ("g", "o", "b", *(f"m{axis}" for axis in range(len(lines))))
             lower(k, nest, Schedule(parallel, tile, ("v", width)))
 

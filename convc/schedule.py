@@ -178,13 +178,14 @@ def register_tile(
     """The tile that takes the fewest cycles.
 
     A tile of p pixels and b vectors needs p*b accumulators, b registers for the weights and one
-    for a broadcast. Per reduction step it costs the most of: p*b multiply-adds at two a cycle,
-    p+b loads at two a cycle, and four cycles of latency; remainders are counted as they run.
+    for a broadcast; one stays free, without which the register allocator spills. Per reduction
+    step it costs the most of: p*b multiply-adds at two a cycle, p+b loads at two a cycle, and four
+    cycles of latency; remainders are counted as they run.
     """
     best: tuple[float, int] = (float("inf"), 0)
     choice = RegisterTile((1,) * len(pixels), 1, 0.0)
     for b in range(1, min(blocks, deepest) + 1):
-        most = (target.registers - b - 1) // b
+        most = (target.registers - b - 2) // b
         for shape in _pixel_tiles(pixels, most):
             cuts = [segments(n, w) for n, w in zip((*pixels, blocks), (*shape, b), strict=True)]
             cycles = sum(

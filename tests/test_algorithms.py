@@ -112,8 +112,10 @@ def test_a_result_is_within_the_tolerance_its_algorithm_states(case: Case) -> No
     want = ir.interpret(case.graph, inputs, "float64")["y"]
     got = case.model.run(inputs)["y"]
     assert got.dtype == np.dtype(case.dtype) and got.shape == want.shape
-    bound = case.chosen.tolerance(case.site) * magnitude(case.example, inputs)
-    assert np.all(np.abs(got - want) <= bound)
+    scale = magnitude(case.example, inputs)
+    if not case.chosen.reorders_only:  # what is added passes through sums over neighbours
+        scale = np.max(scale, initial=0)
+    assert np.all(np.abs(got - want) <= case.chosen.tolerance(case.site) * scale)
 
 
 def test_whole_numbers_give_the_interpreters_bits(case: Case) -> None:

@@ -12,11 +12,10 @@ import ir
 from convc.backend import jit
 from convc.backend.target import TARGETS, Target
 from ir.loops import Kernel
-from ir.ops import Conv, ConvInputGrad, ConvWeightGrad
+from ir.ops import Conv, ConvInputGrad, ConvWeightGrad, Dense
 from tests.examples import examples, graph_of, program_of
 
 VECTOR = re.compile(r"%[xyz]mm\d+")
-STACK = re.compile(r"\(%r[sb]p\b")
 LABEL = re.compile(r"^(\.?L\w+):")
 JUMP = re.compile(r"^\s+j\w+\s+(\.?L\w+)")
 MULTIPLY_ADD = re.compile(r"^\s+vfn?m(add|sub)\d*[ps][sd]\b")
@@ -27,15 +26,21 @@ class Loop:
     """Instructions that a backward jump encloses, with no other such loop inside."""
 
     lines: tuple[str, ...]
+    framed: bool  # whether %rbp points into the stack
 
     @property
     def multiply_adds(self) -> int:
         return sum(bool(MULTIPLY_ADD.match(line)) for line in self.lines)
 
     @property
+    def other_arithmetic(self) -> bool:
+        return any(re.match(r"\s+v(add|sub|mul)[ps][sd]\b", line) for line in self.lines)
+
+    @property
     def spills(self) -> list[str]:
         """Instructions that move a vector register to or from the stack."""
-        return [line for line in self.lines if VECTOR.search(line) and STACK.search(line)]
+        stack = re.compile(r"\(%r[sb]p\b" if self.framed else r"\(%rsp\b")
+        return [line for line in self.lines if VECTOR.search(line) and stack.search(line)]
 
 
 def innermost_loops(assembly: str) -> list[Loop]:
@@ -52,7 +57,8 @@ def innermost_loops(assembly: str) -> list[Loop]:
         for start, stop in spans
         if not any(start <= a and b <= stop and (a, b) != (start, stop) for a, b in spans)
     ]
-    return [Loop(tuple(lines[start : stop + 1])) for start, stop in inner]
+    framed = bool(re.search(r"movq\s+%rsp, %rbp", assembly))
+    return [Loop(tuple(lines[start : stop + 1]), framed) for start, stop in inner]
 
 
 def hot_loop(kernel: Kernel, target: Target) -> Loop:
@@ -77,11 +83,10 @@ def shapes(x: tuple[int, ...], w: tuple[int, ...], stride: int = 1) -> list[ir.E
     ]
 
 
-def main_kernel(example: ir.Example, target: str) -> Kernel:
-    """The kernel of the convolution itself, apart from packing and conversions."""
-    graph = graph_of(example)
-    steps = program_of(graph, target, algorithm="direct").steps
-    return next(step.kernel for step in steps if step.algorithm == "direct")
+def main_kernel(example: ir.Example, target: str, algorithm: str = "direct") -> Kernel:
+    """The kernel of the op itself, apart from packing and conversions."""
+    steps = program_of(graph_of(example), target, algorithm).steps
+    return next(step.kernel for step in steps if step.algorithm == algorithm)
 
 
 LAYERS = {
@@ -117,11 +122,46 @@ def test_no_accumulator_is_spilt_in_any_loop_that_multiplies(
         assert not loop.spills, "\n".join(loop.lines)
 
 
-@pytest.mark.parametrize(("target", "least"), [("avx512", 24), ("avx2", 12)])
-@pytest.mark.parametrize("example", shapes(*LAYERS["3x3, 64 channels, 56x56"]), ids=lambda e: e.name)
-def test_the_hot_loop_keeps_enough_multiply_adds_in_flight(
-    example: ir.Example, target: str, least: int
+MATRICES = [
+    ir.Example.of("wide", Dense(), "f32[64, 1024]", "f32[1024, 1000]"),
+    ir.Example.of("remainders", Dense(), "f32[7, 33]", "f32[33, 150]"),
+    ir.Example.of("transposed", Dense(True, True), "f32[512, 37]", "f32[100, 512]"),
+    ir.Example.of("one row", Dense(), "f32[1, 256]", "f32[256, 1000]"),
+]
+
+
+@pytest.mark.parametrize("target", ["avx512", "avx2"])
+@pytest.mark.parametrize("example", MATRICES, ids=lambda e: e.name)
+def test_no_accumulator_of_a_matrix_product_is_spilt(example: ir.Example, target: str) -> None:
+    kernel = main_kernel(example, target, "outer")
+    for loop in innermost_loops(jit.assembly(kernel, TARGETS[target])):
+        assert not (loop.multiply_adds and loop.spills), "\n".join(loop.lines)
+
+
+@pytest.mark.parametrize("target", ["avx512", "avx2"])
+@pytest.mark.parametrize("algorithm", ["winograd2", "winograd4"])
+@pytest.mark.parametrize(
+    "layer", ["3x3, 64 channels, 56x56", "3x3, 512 channels, 7x7", "remainders"]
+)
+def test_no_accumulator_of_a_transformed_product_is_spilt(
+    layer: str, algorithm: str, target: str
 ) -> None:
+    """In the loops that only multiply and add; the transforms have others."""
+    kernel = main_kernel(shapes(*LAYERS[layer])[0], target, algorithm)
+    loops = innermost_loops(jit.assembly(kernel, TARGETS[target]))
+    products = [loop for loop in loops if loop.multiply_adds > 1 and not loop.other_arithmetic]
+    assert products
+    for loop in products:
+        assert not loop.spills, "\n".join(loop.lines)
+
+
+@pytest.mark.parametrize(("target", "least"), [("avx512", 24), ("avx2", 8)])
+@pytest.mark.parametrize("number", range(3))
+def test_the_hot_loop_keeps_enough_multiply_adds_in_flight(
+    number: int, target: str, least: int
+) -> None:
+    """At two a cycle and four cycles each, eight independent ones keep both units busy."""
+    example = shapes(*LAYERS["3x3, 64 channels, 56x56"])[number]
     loop = hot_loop(main_kernel(example, target), TARGETS[target])
     assert loop.multiply_adds >= least
     others = [line for line in loop.lines if VECTOR.search(line) and not MULTIPLY_ADD.match(line)]

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import functools
 import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,22 +31,32 @@ class Timing:
     median: float
 
 
-def measure(calls: Mapping[str, Call], rounds: int = 15, block: float = 0.02) -> dict[str, Timing]:
+def measure(
+    calls: Mapping[str, Call], rounds: int = 15, block: float = 0.02, pause: float = 0.0
+) -> dict[str, Timing]:
     """Time contenders in turn, so that a change of the machine's speed meets them all.
 
-    Each round gives each contender a block of about ``block`` seconds of calls, after one call
-    that is not counted.
+    Each round gives each contender a block of about ``block`` seconds of calls, after some calls
+    that are not counted. ``pause`` seconds before each block let the threads of the contender
+    before fall asleep: as long as they spin they take processors from this one.
     """
     counts = {name: max(1, int(block / _once(call))) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
-            call()
+            time.sleep(pause)
+            for _ in range(1 + counts[name] // 4):
+                call()
             for _ in range(counts[name]):
                 start = time.perf_counter()
                 call()
                 times[name].append(time.perf_counter() - start)
     return {name: Timing(min(t), statistics.median(t)) for name, t in times.items()}
+
+
+def pause_for(threads: int) -> float:
+    """The ``pause`` of ``measure`` for contenders with so many threads."""
+    return 0.25 if threads > 1 else 0.0
 
 
 def _once(call: Call) -> float:
@@ -100,3 +112,29 @@ def peak_call(target: Target, turns: int = 20000) -> tuple[Call, float]:
         entry(table, 0, 1, None)
 
     return call, 2.0 * turns * y.size
+
+
+def together(calls: Sequence[Call]) -> Call:
+    """One call that makes all of these at the same time, each on a thread of its own."""
+    if len(calls) == 1:
+        return calls[0]
+    pool = ThreadPoolExecutor(len(calls))
+
+    def call() -> None:
+        for job in [pool.submit(each) for each in calls]:
+            job.result()
+
+    return call
+
+
+def peak_of(target: Target, threads: int) -> tuple[Call, float]:
+    """``peak_call`` on several cores at once, long enough that starting threads is no matter."""
+    pairs = [peak_call(target, 1_000_000) for _ in range(threads)]
+    return together([call for call, _ in pairs]), sum(flops for _, flops in pairs)
+
+
+def stream_call(threads: int, size: int = 1 << 23) -> tuple[Call, float]:
+    """A call that adds arrays far larger than the caches, and the bytes it moves."""
+    arrays = [np.ones((3, size // threads), np.float32) for _ in range(threads)]
+    calls = [functools.partial(np.add, a, b, c) for a, b, c in arrays]
+    return together(calls), float(sum(array.nbytes for array in arrays))

@@ -1,0 +1,136 @@
+"""Convolution by minimal filtering (Winograd 1980; Lavin and Gray 2016).
+
+The output is cut into tiles. Each tile of the input is transformed, the products over all input
+channels are one small matrix product per point of the transform, and each tile of the output is
+transformed back: for F(4, 3) in two dimensions 36 products do the work of 144. Serves the forward
+direction; the input gradient, which at unit stride is the same with flipped weights; and the
+weight gradient, where tiles of the upstream gradient take the place of the weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from math import prod
+from typing import TYPE_CHECKING, ClassVar
+
+from convc.algorithms.base import AS_PLAIN, Site, Wish
+from convc.algorithms.convolution import OPS, Convolution
+from convc.algorithms.epilogue import Epilogue
+from convc.algorithms.winograd import gradient
+from convc.algorithms.winograd.product import multiply_blocks, weight_shape, weights_kernel
+from convc.algorithms.winograd.tiling import Tiling
+from convc.cost import peak_flops, stream_bytes
+from convc.layout import zero_halo
+from ir.loops import KernelBuilder
+from ir.ops import Conv, ConvWeightGrad
+
+if TYPE_CHECKING:
+    from convc.lowering import Lowering, Stored
+
+LARGEST = 8  # points per axis: beyond, rounding errors grow too fast
+
+
+class Winograd:
+    """F(m, r) along every axis with more than one tap."""
+
+    reorders_only: ClassVar[bool] = False
+
+    def __init__(self, outputs: int) -> None:
+        self.outputs = outputs
+        self.name = f"winograd{outputs}"
+
+    def supports(self, site: Site) -> str | None:
+        if not isinstance(site.op, OPS):
+            return "only for convolutions"
+        shape = Convolution.of(site)
+        taps = shape.weights[2:]
+        reasons = {
+            "the stride is not 1": set(shape.op.stride) != {1},
+            "the kernel is dilated": set(shape.op.dilation) != {1},
+            "the channels are grouped": shape.op.groups != 1,
+            "every axis has one tap": set(taps) == {1},
+            "too many taps": any(tap > 1 and self.outputs + tap - 1 > LARGEST for tap in taps),
+            "too many points": self._points(taps) > 100,
+            "the tensor is empty": 0 in (*shape.image, *shape.weights, *shape.result),
+        }
+        return next((reason for reason, holds in reasons.items() if holds), None)
+
+    def _points(self, taps: Sequence[int]) -> int:
+        return prod(self.outputs + tap - 1 if tap > 1 else 1 for tap in taps)
+
+    def seconds(self, site: Site) -> float:
+        if isinstance(site.op, ConvWeightGrad):
+            return gradient_seconds(self._gradient(site), site)
+        return predicted_seconds(self._tiling(site), site)
+
+    def tolerance(self, site: Site) -> float:
+        """Grows with the points: measured against float64, of the largest output."""
+        factor = {2: 3.0, 4: 20.0, 6: 100.0}[self.outputs]
+        return factor * (1e-5 if site.dtype == "f32" else 1e-13)
+
+    def wishes(self, site: Site) -> tuple[Wish, ...]:
+        if isinstance(site.op, ConvWeightGrad):
+            halos = self._gradient(site).gradient_halo(), self._gradient(site).image_halo()
+            return tuple(Wish((site.lanes,), halo, exact=False) for halo in halos)
+        walked = Wish((site.lanes,), self._tiling(site).halo(), exact=False)
+        main = (walked, AS_PLAIN) if isinstance(site.op, Conv) else (AS_PLAIN, walked)
+        return (*main, *Epilogue(site, site.lanes).wishes())
+
+    def lower(self, site: Site, into: Lowering) -> None:
+        if isinstance(site.op, ConvWeightGrad):
+            gradient.lower_gradient(site, self._gradient(site), into)
+            return
+        tiling = self._tiling(site)
+        walked, weights = (1, 0) if tiling.flip else (0, 1)
+        source = into.read(walked)
+        size = prod(tiling.points) * tiling.out_blocks * tiling.shape.inner * tiling.lanes
+
+        def transform(plain: Stored) -> Stored:
+            room = into.temporary(f"{site.name}.transformed", site.dtype, size)
+            into.run(weights_kernel(tiling, site.dtype), plain, room, label="pack")
+            return room
+
+        transformed = into.derive(weights, (self.name, tiling.flip, tiling.lanes), transform)
+        epilogue = Epilogue(site, site.lanes)
+        extra = epilogue.operands(into)
+        result = into.write(site.lanes)
+        k = KernelBuilder(self.name)
+        x = source.image(k, "x")
+        u = k.read("u", site.dtype, weight_shape(tiling))
+        finish = epilogue.declare(k, extra)
+        y = result.image(k, "y", write=True)
+        multiply_blocks(k, tiling, x, u, y, finish, site.target)
+        zero_halo(k, y)
+        into.run(k.build(), source, transformed, *extra, result)
+
+    def _tiling(self, site: Site) -> Tiling:
+        return Tiling.of(Convolution.of(site), self.outputs, site.lanes)
+
+    def _gradient(self, site: Site) -> gradient.GradientTiling:
+        return gradient.GradientTiling.of(Convolution.of(site), self.outputs, site.lanes)
+
+
+def gradient_seconds(tiling: gradient.GradientTiling, site: Site) -> float:
+    """Products at the peak, transformed tiles written and read again."""
+    lanes, itemsize = tiling.lanes, site.outputs[0].dtype.itemsize
+    blocks = [tiling.blocks(c) for c in (tiling.shape.result[1], tiling.shape.image[1])]
+    points, tiles = prod(tiling.points), tiling.images
+    peak = peak_flops(site.target, site.dtype)
+    products = 2 * points * tiles * tiling.shape.image[1] * blocks[0] * lanes / (0.8 * peak)
+    values = points * tiles * sum(blocks) * lanes
+    transforms = values * sum(tiling.points) * 3 / (0.35 * peak)
+    return products + transforms + 3 * values * itemsize / stream_bytes(values * itemsize)
+
+
+def predicted_seconds(tiling: Tiling, site: Site) -> float:
+    """Products at the peak, transforms at a third of it, transformed weights from the cache."""
+    batch, itemsize = tiling.shape.image[0], site.outputs[0].dtype.itemsize
+    tiles, points, lanes = prod(tiling.tiles), prod(tiling.points), tiling.lanes
+    blocks = prod(-(-t // b) for t, b in zip(tiling.tiles, tiling.block(itemsize), strict=True))
+    products = 2 * tiles * points * tiling.shape.inner * tiling.out_blocks * lanes
+    adds = sum(tiling.points) * 3
+    transforms = tiles * points * adds * (tiling.in_blocks + tiling.out_blocks) * lanes
+    weights = points * tiling.shape.inner * tiling.out_blocks * lanes * itemsize
+    peak = peak_flops(site.target, site.dtype)
+    compute = batch * (products / (0.85 * peak) + transforms / (0.35 * peak))
+    return max(compute, batch * blocks * weights / stream_bytes(weights))

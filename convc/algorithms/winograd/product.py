@@ -1,0 +1,172 @@
+"""The forward convolution and the input gradient: transform, multiply, transform back."""
+
+from __future__ import annotations
+
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import product
+from math import prod
+
+from convc.algorithms.epilogue import Step
+from convc.algorithms.winograd.tiling import Tiling
+from convc.algorithms.winograd.transform import flat, transformed
+from convc.backend.target import Target
+from convc.layout import Image
+from convc.schedule import Nest, Point, Schedule, Segment, lower, register_tile, segments
+from ir.loops import Affine, Buffer, Kernel, KernelBuilder
+from ir.loops.builder import fma
+from ir.loops.nodes import Expr, Load, Scalar
+
+
+def weight_shape(tiling: Tiling) -> tuple[int, ...]:
+    return (prod(tiling.points), tiling.out_blocks, tiling.shape.inner, tiling.lanes)
+
+
+def weights_kernel(tiling: Tiling, dtype: Scalar) -> Kernel:
+    """Transformed weights [points, out blocks, C, lanes] of plain ones; missing lanes are zero."""
+    k = KernelBuilder("winograd_weights")
+    w = k.read("w", dtype, tiling.shape.weights)
+    u = k.write("u", dtype, weight_shape(tiling))
+    for cut in segments(tiling.shape.out, tiling.lanes):
+        _transform_weights(k, tiling, w, u, cut)
+    return k.build()
+
+
+def _transform_weights(
+    k: KernelBuilder, tiling: Tiling, w: Buffer, u: Buffer, cut: Segment
+) -> None:
+    first, count, width = cut
+    taps = tiling.shape.weights[2:]
+    with k.loop("o", count, "parallel") as o, k.loop("c", tiling.shape.inner, "parallel") as c:
+        block = o + first // tiling.lanes
+        with k.loop("v", width, "vector") as v:
+            channel = o * tiling.lanes + v + first
+
+            def source(at: tuple[int, ...]) -> Expr:
+                if tiling.flip:
+                    at = tuple(tap - 1 - i for tap, i in zip(taps, at, strict=True))
+                rows = (c, channel) if tiling.flip else (channel, c)
+                return w[(*rows, *at)]
+
+            matrices = [each.weights for each in tiling.filters]
+            for number, value in enumerate(transformed(k, matrices, source, w, width, v)):
+                k.store(u[number, block, c, v], value)
+        if width < tiling.lanes:
+            zero = k.constant(0, w.dtype)
+            with k.loop("z", tiling.lanes - width, "vector") as v:
+                for number in range(u.shape[0]):
+                    k.store(u[number, block, c, v + width], zero)
+
+
+def multiply_blocks(
+    k: KernelBuilder,
+    tiling: Tiling,
+    x: Image,
+    u: Buffer,
+    y: Image,
+    finish: Step,
+    target: Target,
+) -> None:
+    """One nest for each shape of block; a task is one block of tiles of one image."""
+    sizes = tiling.block(4 if x.buffer.dtype == "f32" else 8)
+    cuts = [segments(tiles, size) for tiles, size in zip(tiling.tiles, sizes, strict=True)]
+    for cut in product(*cuts):
+        with ExitStack() as loops:
+            n = loops.enter_context(k.loop("n", x.shape[0], "parallel"))
+            starts = tuple(
+                loops.enter_context(k.loop(f"b{axis}", count, "parallel")) * width + first
+                for axis, (first, count, width) in enumerate(cut)
+            )
+            block = _Block(k, tiling, n, starts, tuple(width for *_, width in cut))
+            block.run(x, u, y, finish, target)
+
+
+@dataclass(frozen=True)
+class _Block:
+    """Some tiles of one image: the first one's number on each axis, and how many."""
+
+    k: KernelBuilder
+    tiling: Tiling
+    n: Affine
+    start: tuple[Affine, ...]
+    size: tuple[int, ...]
+
+    def run(self, x: Image, u: Buffer, y: Image, finish: Step, target: Target) -> None:
+        k, tiling = self.k, self.tiling
+        tiles, points = prod(self.size), prod(tiling.points)
+        dtype, lanes = x.buffer.dtype, tiling.lanes
+        v = k.local("transformed", dtype, (points, tiles, tiling.in_blocks * lanes))
+        self._transform_input(x, v)
+        chosen = register_tile(target, (tiles,), tiling.out_blocks)
+        for first, count, width in segments(tiling.out_blocks, chosen.blocks):
+            m = k.local("products", dtype, (points, tiles, width, lanes))
+            with k.loop("o", count) as o:
+                block = o * chosen.blocks + first
+                self._multiply(v, u, m, block, chosen.pixels[0])
+                self._transform_output(m, y, block, finish)
+
+    def _tile_loops(self, loops: ExitStack) -> tuple[list[Affine], Affine]:
+        """Loops over the block's tiles: the tile on each axis, its number in the block."""
+        number, at = Affine(), []
+        for axis, size in enumerate(self.size):
+            step = loops.enter_context(self.k.loop(f"t{axis}", size))
+            number = number * size + step
+            at.append(self.start[axis] + step)
+        return at, number
+
+    def _transform_input(self, x: Image, tiles: Buffer) -> None:
+        k, tiling, lanes = self.k, self.tiling, self.tiling.lanes
+        with ExitStack() as loops:
+            at, number = self._tile_loops(loops)
+            c = loops.enter_context(k.loop("c", tiling.in_blocks))
+            v = loops.enter_context(k.loop("v", lanes, "vector"))
+            axes = list(zip(at, tiling.outputs, tiling.start, strict=True))
+
+            def source(point: tuple[int, ...]) -> Expr:
+                cells = (t * m + start + i for (t, m, start), i in zip(axes, point, strict=True))
+                return x[(self.n, c, *cells, v)]
+
+            matrices = [each.input for each in tiling.filters]
+            results = transformed(k, matrices, source, tiles, lanes, v)
+            for point, value in enumerate(results):
+                k.store(tiles[point, number, c * lanes + v], value)
+
+    def _multiply(self, v: Buffer, u: Buffer, m: Buffer, block: Affine, wide: int) -> None:
+        """m[point] = v[point] times u[point], tiles by vectors of output channels."""
+
+        def update(p: Point, acc: Expr) -> Expr:
+            weights = u[p["x"], block + p["o"], p["c"], p["v"]]
+            return fma(v[p["x"], p["t"], p["c"]], weights, acc)
+
+        def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
+            return m[p["x"], p["t"], p["o"], p["v"]], acc
+
+        points, tiles, deep, lanes = m.shape
+        axes = {"x": points, "t": tiles, "o": deep, "v": lanes}
+        box = {"c": range(self.tiling.shape.inner)}
+        nest = Nest(m.dtype, axes, store, update, (box,))
+        lower(self.k, nest, Schedule((), (("t", wide), ("o", deep)), ("v", lanes)))
+
+    def _transform_output(self, m: Buffer, y: Image, block: Affine, finish: Step) -> None:
+        k, tiling, lanes = self.k, self.tiling, self.tiling.lanes
+        shape = tiling.outputs
+        with ExitStack() as loops:
+            at, number = self._tile_loops(loops)
+            o = loops.enter_context(k.loop("p", m.shape[2]))
+            tile = k.local("tile", m.dtype, (prod(shape), lanes))
+            with k.loop("v", lanes, "vector") as v:
+
+                def source(point: tuple[int, ...]) -> Expr:
+                    return m[flat(point, tiling.points), number, o, v]
+
+                matrices = [each.output for each in tiling.filters]
+                for place, value in enumerate(transformed(k, matrices, source, m, lanes, v)):
+                    k.store(tile[place, v], value)
+            for place, offset in enumerate(product(*map(range, shape))):
+                cells = tuple(t * w + i for t, w, i in zip(at, shape, offset, strict=True))
+                with ExitStack() as inside:
+                    for cell, extent in zip(cells, y.shape[2:], strict=True):
+                        inside.enter_context(k.guard(cell, extent))
+                    v = inside.enter_context(k.loop("v", lanes, "vector"))
+                    index = (self.n, block + o, *cells, v)
+                    k.store(y[index], finish(tile[place, v], index))

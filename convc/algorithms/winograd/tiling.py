@@ -1,0 +1,85 @@
+"""A convolution cut into tiles for minimal filtering."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from fractions import Fraction
+from math import prod
+
+from convc.algorithms.convolution import Convolution
+from convc.algorithms.winograd.toom_cook import Filtering, filtering
+
+CACHE = 400_000  # bytes of transformed input that a block may keep beside the weights in L2
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """A convolution cut into tiles: per axis the filtering, the tiles, where the first one reads.
+
+    ``flip``: the weights run backwards along the axis, as they do in the input gradient.
+    """
+
+    shape: Convolution
+    filters: tuple[Filtering, ...]
+    outputs: tuple[int, ...]
+    tiles: tuple[int, ...]
+    start: tuple[int, ...]
+    flip: bool
+    lanes: int
+
+    @staticmethod
+    def of(shape: Convolution, outputs: int, lanes: int) -> Tiling:
+        (lines,) = shape.lines()
+        taps = shape.weights[2:]
+        each = tuple(outputs if tap > 1 else 1 for tap in taps)
+        filters = (
+            filtering(m, tap) if tap > 1 else IDENTITY for m, tap in zip(each, taps, strict=True)
+        )
+        return Tiling(
+            shape,
+            tuple(filters),
+            each,
+            tuple(-(-line.count // m) for line, m in zip(lines, each, strict=True)),
+            tuple(line.input[0] + min(0, line.input[2] * (line.taps - 1)) for line in lines),
+            shape.transposed,
+            lanes,
+        )
+
+    @property
+    def points(self) -> tuple[int, ...]:
+        return tuple(each.products for each in self.filters)
+
+    @property
+    def out_blocks(self) -> int:
+        return -(-self.shape.out // self.lanes)
+
+    @property
+    def in_blocks(self) -> int:
+        return -(-self.shape.inner // self.lanes)
+
+    def halo(self) -> tuple[tuple[int, int], ...]:
+        """How far the tiles read beyond the input; the last ones may overhang the output."""
+        lasts = [t * m for t, m in zip(self.tiles, self.outputs, strict=True)]
+        axes = zip(self.start, lasts, self.filters, self.outputs, self.shape.read[2:], strict=True)
+        return tuple(
+            (max(0, -start), max(0, start + last - m + each.products - n))
+            for start, last, each, m, n in axes
+        )
+
+    def block(self, itemsize: int) -> tuple[int, ...]:
+        """Tiles that are transformed together: as many as the cache keeps, at most 28 or so."""
+        room = CACHE // (prod(self.points) * self.in_blocks * self.lanes * itemsize)
+        most = max(7, min(28, room))
+        sizes = [1] * len(self.tiles)
+        for axis in reversed(range(len(self.tiles))):
+            sizes[axis] = _even_part(self.tiles[axis], max(1, most // prod(sizes)))
+        return tuple(sizes)
+
+
+IDENTITY = Filtering(*(((Fraction(1),),),) * 3)
+
+
+def _even_part(count: int, most: int) -> int:
+    """The width that cuts ``count`` into the fewest parts of at most ``most``, evenly."""
+    parts = -(-count // most)
+    return -(-count // parts)

@@ -3,189 +3,115 @@
 from __future__ import annotations
 
 import argparse
-import ctypes
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
+from pathlib import Path
 
-import numpy as np
-
-import ir
-from convc.backend import jit
-from convc.backend.target import Target, target_named
+from convc.backend.target import target_named
 from convc.errors import Error
-from convc.model import compile
-from convc.tools import peers
-from convc.tools.arguments import (
-    Subparsers,
-    add_json,
-    add_target,
-    add_threads,
-    new_parser,
-)
+from convc.tools import bench_layers, peers
+from convc.tools.arguments import Subparsers, add_target, new_parser, positive
+from convc.tools.bench_cases import CASES, HEADER, cells
+from convc.tools.layers import DIRECTIONS
 from convc.tools.table import json_text, table
-from convc.tools.timing import Call, Timing, measure, peak_call, step_times
-from convc.train.lenet import lenet
 
-PEERS = ("onnxruntime", "torch")
+DESCRIPTION = """\
+Contenders run in turn, in rounds, and their outputs are compared first. Times are medians and
+minima; on a shared machine trust the ratios (the contender's median over convc's).
 
+cases:
+  conv      the direct 3x3 convolution, 64 to 64 channels, 56x56, one thread: GFLOP/s
+            and the share of the FMA peak, both measured here
+  overhead  a call of a trivial graph, beside an empty call through ctypes
+  lenet     LeNet on one 28x28 image, batch 1, beside the peers named by --vs
 
-@dataclass(frozen=True)
-class Row:
-    """One line of a result: seconds, and what they are compared with."""
-
-    case: str
-    contender: str
-    median_us: float
-    least_us: float
-    gflops: float | None = None
-    share_of_peak: float | None = None
-    ratio: float | None = None
-    """The contender's median over convc's."""
+--layers measures single convolutions instead: from numpy arrays to a numpy array in the layout
+of the caller, so conversions between layouts are part of the time. GFLOP/s count the flops of
+the direct sum, whatever the algorithm. Exit status 1 when a layer has no correct result."""
+EXAMPLE = """\
+  convc bench lenet --vs onnxruntime
+  convc bench --layers --vs onnxruntime torch --plot roofline.png
+  convc bench --layers '3x3-*' --directions g h --batch 8 --vs torch"""
 
 
 def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
     parser = new_parser(
-        subparsers,
-        "bench",
-        "measure kernels and calls on this machine, beside the peers",
-        "Contenders run in turn, in rounds, and their outputs are compared first. Times are\n"
-        "medians and minima; on a shared machine trust the ratios (the contender's median over\n"
-        "convc's).\n\n"
-        "cases:\n"
-        "  conv      the direct 3x3 convolution, 64 to 64 channels, 56x56, one thread: GFLOP/s\n"
-        "            and the share of the FMA peak, both measured here\n"
-        "  overhead  a call of a trivial graph, beside an empty call through ctypes\n"
-        "  lenet     LeNet on one 28x28 image, batch 1, beside the peers named by --vs",
-        "  convc bench lenet --vs onnxruntime",
-    )
+        subparsers, "bench", "measure kernels and calls on this machine, beside the peers",
+        DESCRIPTION, EXAMPLE,
+    )  # fmt: skip
     parser.add_argument("cases", nargs="*", metavar="CASE",
                         help=f"any of {', '.join(CASES)} (default: all)")  # fmt: skip
-    parser.add_argument("--vs", nargs="+", default=[], choices=PEERS, metavar="PEER",
-                        help=f"peers for lenet: {', '.join(PEERS)}")  # fmt: skip
-    add_threads(parser)
+    parser.add_argument("--vs", nargs="+", default=[], choices=peers.PEERS, metavar="PEER",
+                        help=f"peers: {', '.join(peers.PEERS)}; those that cannot do a layer "
+                        "are left out of it")  # fmt: skip
+    parser.add_argument("--threads", metavar="N", type=positive, default=1,
+                        help="threads of every contender (default: 1)")  # fmt: skip
+    parser.add_argument("--rounds", metavar="N", type=positive, default=10,
+                        help="how often each contender has its turn (default: 10)")  # fmt: skip
     add_target(parser)
-    add_json(parser)
+    parser.add_argument("--json", metavar="FILE", nargs="?", const="-", type=_json_file,
+                        help="print JSON instead of text, or write it to a .json file "
+                        "beside the text")  # fmt: skip
+    _add_layer_arguments(parser)
     parser.set_defaults(run=run)
 
 
+def _add_layer_arguments(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("single layers")
+    group.add_argument("--layers", metavar="NAME", nargs="*",
+                       help="names or patterns such as '3x3-*' (default: all)")  # fmt: skip
+    group.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=["c"],
+                       metavar="D", help="c forward, weights known; g gradient in the weights; "
+                       "h gradient in the input (default: c)")  # fmt: skip
+    group.add_argument("--batch", metavar="N", type=positive,
+                       help="replaces every layer's own")  # fmt: skip
+    group.add_argument("--algorithm", metavar="NAME",
+                       help="convc's, for every layer (default: its own choice)")  # fmt: skip
+    group.add_argument("--plot", metavar="FILE", help="draw a roofline (needs matplotlib)")
+
+
 def run(args: argparse.Namespace) -> int:
-    """Measure the cases asked for and print a table, or JSON."""
+    """Measure what is asked for and print a table, or JSON."""
+    peers.require(args.vs)
+    if args.layers is not None:
+        if args.cases:
+            raise Error("--layers and cases are measured one or the other; give one of them")
+        return _layers(args)
     unknown = [case for case in args.cases if case not in CASES]
     if unknown:
         raise Error(f"no case {unknown[0]!r}; one of {', '.join(CASES)}")
     target = target_named(args.target)
     rows = [row for case in args.cases or CASES for row in CASES[case](target, args)]
-    if args.json:
-        print(json_text([asdict(row) for row in rows]))
-    else:
-        print(table(HEADER, [_cells(row) for row in rows]))
+    _print(args, [asdict(row) for row in rows], table(HEADER, [cells(row) for row in rows]))
     return 0
 
 
-HEADER = ("case", "contender", "median us", "min us", "GFLOP/s", "of peak", "ratio")
-
-
-def _cells(row: Row) -> tuple[str, ...]:
-    def optional(value: float | None, form: Callable[[float], str]) -> str:
-        return "" if value is None else form(value)
-
-    return (
-        row.case,
-        row.contender,
-        f"{row.median_us:.2f}",
-        f"{row.least_us:.2f}",
-        optional(row.gflops, "{:.1f}".format),
-        optional(row.share_of_peak, "{:.0%}".format),
-        optional(row.ratio, "{:.2f}".format),
-    )
-
-
-def _row(
-    case: str,
-    name: str,
-    timing: Timing,
-    flops: float | None = None,
-    peak: float | None = None,
-    ours: Timing | None = None,
-) -> Row:
-    rate = flops / timing.median / 1e9 if flops else None
-    return Row(
-        case, name, timing.median * 1e6, timing.least * 1e6, rate,
-        rate / peak if rate and peak else None,
-        timing.median / ours.median if ours else None,
+def _layers(args: argparse.Namespace) -> int:
+    how = bench_layers.How(
+        target=target_named(args.target), threads=args.threads, rounds=args.rounds,
+        vs=tuple(args.vs), batch=args.batch, algorithm=args.algorithm,
     )  # fmt: skip
+    if args.plot:
+        from convc.tools import bench_plot  # before hours of measuring, if it cannot be drawn
+
+        bench_plot.require()
+    report = bench_layers.measured(args.layers, args.directions, how)
+    if args.plot:
+        bench_plot.roofline(report, Path(args.plot))
+    _print(args, report.plain(), report.text())
+    return 1 if report.failed else 0
 
 
-def _conv(target: Target, args: argparse.Namespace) -> list[Row]:
-    """The convolution kernel alone, on blocked data, as it runs inside a network."""
-    rng = np.random.default_rng(0)
-    b = ir.Builder("conv")
-    x = b.input("x", "f32[1, 64, 56, 56]")
-    w = b.weight("w", rng.standard_normal((64, 64, 3, 3), np.float32))
-    b.output("y", b.conv(x, w, pad="same", name="conv"))
-    graph = b.build()
-    model = compile(graph, threads=1, target=target.name)
-    inputs = [rng.standard_normal((1, 64, 56, 56), np.float32)]
-    _compare("conv", model(*inputs), ir.interpret(graph, {"x": inputs[0]})["y"])
-    call, peak_flops = peak_call(target)
-    peak_before = measure({"peak": call})["peak"]
-    kernel = next(t for name, t in step_times(model, inputs).items() if "direct" in name)
-    whole = measure({"call": lambda: model(*inputs)})["call"]
-    peak = max(peak_before, measure({"peak": call})["peak"], key=lambda t: -t.median)
-    flops = graph.cost().flops
-    limit = peak_flops / peak.median / 1e9
-    return [
-        _row("conv", f"FMA peak, {target.name}", peak, peak_flops),
-        _row("conv", "direct kernel", kernel, flops, limit),
-        _row("conv", "whole call, NCHW in and out", whole, flops, limit),
-    ]
+def _print(args: argparse.Namespace, plain: object, text: str) -> None:
+    if args.json is not None:
+        if args.json == "-":
+            print(json_text(plain))
+            return
+        Path(args.json).write_text(json_text(plain) + "\n", encoding="utf-8")
+    print(text)
 
 
-def _overhead(target: Target, args: argparse.Namespace) -> list[Row]:
-    b = ir.Builder("trivial")
-    b.output("y", b.relu(b.input("x", "f32[16]")))
-    model = compile(b.build(), threads=1, target=target.name)
-    x = np.ones(16, np.float32)
-    code = jit.load(
-        jit.parsed("define void @nothing() { ret void }", jit.target_machine(target)),
-        jit.target_machine(target),
-        "nothing",
-    )
-    empty = ctypes.CFUNCTYPE(None)(code.address)
-    timings = measure({"ctypes": empty, "model": lambda: model(x)}, block=0.01)
-    return [
-        _row("overhead", "empty ctypes call", timings["ctypes"]),
-        _row("overhead", "relu of 16 numbers", timings["model"]),
-    ]
-
-
-def _lenet(target: Target, args: argparse.Namespace) -> list[Row]:
-    graph = lenet((1, 28, 28), (20, 50), 500, 10, kernel=5, pad="valid").bind({"N": 1})
-    x = np.random.default_rng(0).standard_normal((1, 1, 28, 28), np.float32)
-    model = compile(graph, threads=(args.threads or 1), target=target.name)
-    calls: dict[str, Call] = {"convc": lambda: model(x)}
-    reference = ir.interpret(graph, {"x": x}, dtype="float64")["scores"]
-    _compare("convc", model(x), reference)
-    for peer in args.vs:
-        contender = getattr(peers, f"{peer}_lenet")(graph, x, (args.threads or 1))
-        _compare(peer, contender(), reference)
-        calls[peer] = contender
-    timings = measure(calls)
-    ours = timings["convc"]
-    flops = graph.cost().flops
-    return [_row("lenet", name, timing, flops, None, ours) for name, timing in timings.items()]
-
-
-def _compare(who: str, result: object, reference: object) -> None:
-    """A fast wrong result is none: raise ``Error``."""
-    got, want = np.asarray(result), np.asarray(reference)
-    error = float(np.abs(got - want).max() / np.abs(want).max())
-    if not error < 1e-4:
-        raise Error(f"{who}: outputs differ from the reference by {error:.1e} of the largest")
-
-
-CASES: dict[str, Callable[[Target, argparse.Namespace], Sequence[Row]]] = {
-    "conv": _conv,
-    "overhead": _overhead,
-    "lenet": _lenet,
-}
+def _json_file(text: str) -> str:
+    if text != "-" and not text.endswith(".json"):
+        raise argparse.ArgumentTypeError(f"{text!r} must be a .json file, or - for standard output")
+    return text

@@ -40,7 +40,7 @@ def measure(
     that are not counted. ``pause`` seconds before each block let the threads of the contender
     before fall asleep: as long as they spin they take processors from this one.
     """
-    counts = {name: max(1, int(block / _once(call))) for name, call in calls.items()}
+    counts = {name: max(1, int(block / _once(call, pause))) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
@@ -59,7 +59,9 @@ def pause_for(threads: int) -> float:
     return 0.25 if threads > 1 else 0.0
 
 
-def _once(call: Call) -> float:
+def _once(call: Call, pause: float) -> float:
+    """Roughly the seconds of a call: of the second one."""
+    time.sleep(pause)
     call()
     start = time.perf_counter()
     call()

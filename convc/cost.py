@@ -9,6 +9,7 @@ from convc.backend.target import Target
 
 CLOCK = 3.5e9  # Hz
 UNITS = 2  # vector multiply-adds per cycle
+MEMORY = 20e9  # bytes a second of copying on one core
 L2, L3 = 1 << 20, 16 << 20  # bytes
 
 

@@ -69,6 +69,7 @@ def random_convolutions(count: int) -> list[Convolution]:
 
 
 ONE, NONE = (1, 1), ((0, 0), (0, 0))
+SOLID = ((1, 2, 3), ((1, 1), (0, 1), (2, 2)), (1, 1, 2), 1)
 CONVOLUTIONS = [
     Convolution((1, 1, 1, 1), (1, 1, 1, 1), ONE, NONE, ONE, 1),
     Convolution((3, 3, 7, 7), (2, 3, 3, 3), (5, 4), NONE, ONE, 1),
@@ -77,7 +78,7 @@ CONVOLUTIONS = [
     Convolution((1, 32, 5, 5), (48, 16, 3, 3), ONE, ((1, 1), (1, 1)), ONE, 2),
     Convolution((1, 3, 9, 31), (2, 3, 1, 7), ONE, ((0, 0), (3, 3)), (1, 2), 1),
     Convolution((2, 5, 23), (33, 5, 4), (3,), ((2, 5),), (2,), 1),
-    Convolution((1, 4, 3, 5, 7), (6, 4, 3, 2, 3), (1, 2, 3), ((1, 1), (0, 1), (2, 2)), (1, 1, 2), 1),
+    Convolution((1, 4, 3, 5, 7), (6, 4, 3, 2, 3), *SOLID),
     Convolution((1, 2, 6, 7), (3, 2, 2, 3), ONE, ((-1, -2), (1, -1)), ONE, 1),
     Convolution((0, 5, 8, 8), (7, 5, 3, 3), ONE, ((1, 1), (1, 1)), ONE, 1),
     *random_convolutions(62),
@@ -95,7 +96,8 @@ class Pool:
     edge: str
 
     def __str__(self) -> str:
-        return f"{'x'.join(map(str, self.x))} w{self.window} s{self.stride} p{self.pads} {self.edge}"
+        text = f"{'x'.join(map(str, self.x))} w{self.window} s{self.stride}"
+        return f"{text} p{self.pads} {self.edge}"
 
 
 def random_pool(rng: np.random.Generator, even: bool = False) -> Pool:
@@ -108,9 +110,8 @@ def random_pool(rng: np.random.Generator, even: bool = False) -> Pool:
         pads = tuple((half, half) for half in halves)
     else:
         pads = tuple((integer(rng, 0, k - 1), integer(rng, 0, k - 1)) for k in window)
-    size = tuple(
-        max(1, k - lo - hi) + integer(rng, 0, 9) for k, (lo, hi) in zip(window, pads, strict=True)
-    )
+    least = [k if even else max(1, k - lo - hi) for k, (lo, hi) in zip(window, pads, strict=True)]
+    size = tuple(n + integer(rng, 0, 9) for n in least)
     batch, channels = int(rng.choice([0, 1, 1, 3])), int(rng.choice([1, 3, 8, 16, 17, 20]))
     edge = "drop" if even else str(rng.choice(["drop", "partial"]))
     return Pool((batch, channels, *size), window, stride, pads, edge)
@@ -243,8 +244,8 @@ def test_convolution_is_onnx_runtimes(shape: Convolution) -> None:
 def test_pooling_is_onnx_runtimes(shape: Pool, kind: str) -> None:
     rng = np.random.default_rng(len(str(shape)))
     x = numbers(rng, shape.x, "f32")
-    attributes = {"kernel_shape": shape.window, "strides": shape.stride,
-                  "pads": onnx_pads(shape.pads), "ceil_mode": int(shape.edge == "partial")}  # fmt: skip
+    attributes: dict[str, Any] = {"kernel_shape": shape.window, "strides": shape.stride}
+    attributes |= {"pads": onnx_pads(shape.pads), "ceil_mode": int(shape.edge == "partial")}
     if kind == "AveragePool":
         attributes["count_include_pad"] = 0
     b = ir.Builder("pool")

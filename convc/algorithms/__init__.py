@@ -11,6 +11,7 @@ from convc.algorithms.winograd import Winograd
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Direct(),
+    Direct(rows=True),
     Winograd(2),
     Winograd(4),
     Sweep(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -93,6 +94,9 @@ class Algorithm(Protocol):
 
     def seconds(self, site: Site) -> float:
         """Predicted time on one thread."""
+
+    def block(self, site: Site, given: Sequence[int]) -> int:
+        """The channel block in which the result is written, the operands lying in ``given``."""
 
     def wishes(self, site: Site) -> tuple[Wish, ...]:
         """How each operand of the node is to be read."""

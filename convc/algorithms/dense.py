@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 from convc.algorithms.base import AS_PLAIN, Site, Wish
@@ -37,6 +38,9 @@ class Outer:
 
     def tolerance(self, site: Site) -> float:
         return 1e-5 if site.dtype == "f32" else 1e-12
+
+    def block(self, site: Site, given: Sequence[int]) -> int:
+        return 1
 
     def wishes(self, site: Site) -> tuple[Wish, ...]:
         return AS_PLAIN, AS_PLAIN, *Epilogue(site, 1).wishes()

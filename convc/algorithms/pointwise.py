@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, ClassVar
 
 import ir
@@ -58,6 +58,11 @@ class Pointwise:
     def tolerance(self, site: Site) -> float:
         return 1e-6 if site.dtype == "f32" else 1e-14
 
+    def block(self, site: Site, given: Sequence[int]) -> int:
+        if not self._images(site):
+            return 1
+        return given[0] if isinstance(site.op, Bias) else max(given)
+
     def wishes(self, site: Site) -> tuple[Wish, ...]:
         image = Wish((1, site.lanes), exact=False)
         if isinstance(site.op, Bias):
@@ -69,7 +74,7 @@ class Pointwise:
             _broadcast(site, into)
             return
         count = 1 if isinstance(site.op, Bias) else len(site.inputs)
-        block = max(into.block(operand) for operand in range(count))
+        block = self.block(site, [into.block(operand) for operand in range(count)])
         operands = [into.read(operand, block) for operand in range(count)]
         if isinstance(site.op, Bias):
             operands.append(channel_vector(into, 1, block))

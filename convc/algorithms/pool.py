@@ -46,6 +46,9 @@ class _Windows:
     def tolerance(self, site: Site) -> float:
         return 1e-5 if site.dtype == "f32" else 1e-12
 
+    def block(self, site: Site, given: Sequence[int]) -> int:
+        return site.lanes
+
     def wishes(self, site: Site) -> tuple[Wish, ...]:
         return (Wish((site.lanes,), exact=False),) * len(site.inputs)
 
@@ -225,9 +228,9 @@ def _first_maximum(
             fresh = call("not", call("isnan", best[v]))
             larger = call("or", call("gt", value, best[v]), call("eq", which[v], none))
             better = call("or", larger, call("and", call("isnan", value), fresh))
-            k.store(which[v], select(better, number, which[v]))
-            if values:
+            if values:  # first, while `better` still compares with the cells before
                 k.store(taken[v], select(better, values[(*plane, *cells, v)], taken[v]))
+            k.store(which[v], select(better, number, which[v]))
             k.store(best[v], select(better, value, best[v]))
     return which, taken
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convc.backend.target import target_named
 from convc.errors import Error
-from convc.tools import bench_layers, peers
+from convc.tools import bench_layers, bench_plot, peers
 from convc.tools.arguments import Subparsers, add_target, new_parser, positive
 from convc.tools.bench_cases import CASES, HEADER, cells
 from convc.tools.layers import DIRECTIONS
@@ -92,9 +92,7 @@ def _layers(args: argparse.Namespace) -> int:
         vs=tuple(args.vs), batch=args.batch, algorithm=args.algorithm,
     )  # fmt: skip
     if args.plot:
-        from convc.tools import bench_plot  # before hours of measuring, if it cannot be drawn
-
-        bench_plot.require()
+        bench_plot.require()  # before measuring for minutes
     report = bench_layers.measured(args.layers, args.directions, how)
     if args.plot:
         bench_plot.roofline(report, Path(args.plot))

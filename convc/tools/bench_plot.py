@@ -18,9 +18,7 @@ def require() -> None:
     try:
         importlib.import_module("matplotlib")
     except ImportError as error:
-        raise MissingExtraError(
-            'matplotlib is not installed: pip install "convc[plot]"'
-        ) from error
+        raise MissingExtraError('matplotlib is not installed: pip install "convc[plot]"') from error
 
 
 def roofline(report: Report, path: Path) -> None:
@@ -48,10 +46,11 @@ def _roof(axes: Any, report: Report, shown: list[Result]) -> None:
     high = max([ridge, *intensities]) * 1.5
     axes.plot([low, ridge], [low * report.stream / 1e9, report.peak / 1e9], color=ROOF_COLOUR)
     axes.plot([ridge, high], [report.peak / 1e9] * 2, color=ROOF_COLOUR)
+    text: dict[str, Any] = {"textcoords": "offset points", "color": ROOF_COLOUR}
     axes.annotate(f"multiply-adds {report.peak / 1e9:.0f} GFLOP/s", (high, report.peak / 1e9),
-                  xytext=(0, 4), textcoords="offset points", ha="right", color=ROOF_COLOUR)  # fmt: skip
+                  xytext=(0, 4), ha="right", **text)  # fmt: skip
     axes.annotate(f"memory {report.stream / 1e9:.0f} GB/s", (low, low * report.stream / 1e9),
-                  xytext=(8, 0), textcoords="offset points", va="top", color=ROOF_COLOUR)  # fmt: skip
+                  xytext=(8, 0), va="top", **text)  # fmt: skip
 
 
 def _point(axes: Any, number: int, result: Result) -> None:

@@ -6,6 +6,7 @@ Three forms share the work. ``channels`` puts output channels in the lanes of a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from math import prod
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -15,7 +16,7 @@ from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.direct import channels, depthwise, spatial, weight_gradient
 from convc.algorithms.direct.channels import Channels
 from convc.algorithms.epilogue import Epilogue
-from convc.cost import CLOCK, UNITS, stream_bytes
+from convc.cost import CLOCK, MEMORY, UNITS, stream_bytes
 from convc.layout import zero_halo
 from convc.schedule import register_tile
 from ir.loops import KernelBuilder
@@ -39,10 +40,9 @@ def form_of(shape: Convolution, lanes: int) -> Form:
     return "spatial" if few else "channels"
 
 
-def _read_wish(shape: Convolution, lanes: int) -> Wish:
+def _read_wish(shape: Convolution, form: Form, lanes: int) -> Wish:
     """How the tensor that the lines walk is read: in blocks if they do not straddle groups."""
     halo = geometry.halo(shape.lines(), shape.read[2:])
-    form = form_of(shape, lanes)
     blocks: tuple[int, ...] = (1, lanes)
     if form == "depthwise":
         blocks = (lanes,)
@@ -51,51 +51,70 @@ def _read_wish(shape: Convolution, lanes: int) -> Wish:
     return Wish(blocks, halo, exact=False)
 
 
-def predicted_seconds(shape: Convolution, site: Site) -> float:
+def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
     """Cycles of the register tiles, or memory traffic where that is more."""
-    lanes, form = site.lanes, form_of(shape, site.lanes)
-    out_blocks, taps = -(-shape.out // lanes), prod(shape.weights[2:])
-    if form == "channels" and not isinstance(site.op, ConvWeightGrad):
-        cycles = 0.0
-        for lines in shape.lines():
-            counts = tuple(line.count for line in lines)
-            tile = register_tile(site.target, counts[-2:], out_blocks)
-            steps = shape.inner * prod(line.taps for line in lines)
-            cycles += tile.cycles * prod(counts[:-2]) * steps
-        cycles *= shape.image[0] * shape.op.groups
+    weight_gradient = isinstance(site.op, ConvWeightGrad)
+    products = prod(shape.result) * shape.weights[1] * prod(shape.weights[2:]) / site.lanes
+    if form == "channels":
+        cycles = _tile_cycles(shape, site) if not weight_gradient else products / UNITS * 1.1
+    elif form == "depthwise":
+        cycles = products / UNITS * 1.5
     else:
-        waste = out_blocks * lanes / max(shape.out, 1)
-        filled = {"channels": waste, "depthwise": 1.5, "spatial": 2}
-        vectors = prod(shape.result) * shape.weights[1] * taps / lanes
-        cycles = vectors / UNITS * filled[form]
-        if form == "spatial" and isinstance(site.op, ConvWeightGrad):
-            cycles *= lanes
+        lines = shape.lines()[0]
+        unit = lines[-1].input[1] == lines[-1].out[1] == 1
+        row = lines[-1].count
+        filled = -(-row // site.lanes) * site.lanes / max(row, 1)
+        cycles = products / UNITS * (1.2 * filled if unit else 10)
+        cycles *= 1 if not weight_gradient else 2 * site.lanes
     if not site.target.fused_multiply_add:
         cycles *= 2
     weights = prod(shape.weights) * site.outputs[0].dtype.itemsize
-    moved = sum(int(prod(t)) for t in (shape.image, shape.result)) * 4 / 20e9
-    return max(cycles / CLOCK, moved, weights / stream_bytes(weights))
+    moved = (prod(shape.image) + prod(shape.result)) * site.outputs[0].dtype.itemsize
+    return max(cycles / CLOCK, moved / MEMORY, weights / stream_bytes(weights))
+
+
+def _tile_cycles(shape: Convolution, site: Site) -> float:
+    out_blocks = -(-shape.out // site.lanes)
+    cycles = 0.0
+    for lines in shape.lines():
+        counts = tuple(line.count for line in lines)
+        tile = register_tile(site.target, counts[-2:], out_blocks)
+        steps = shape.inner * prod(line.taps for line in lines)
+        cycles += tile.cycles * prod(counts[:-2]) * steps
+    return cycles * shape.image[0] * shape.op.groups
 
 
 class Direct:
-    """The convolution sum itself, blocked by the vector width and tiled in registers."""
+    """The convolution sum itself, in the form that suits the shape, or by rows of plain data."""
 
-    name: ClassVar[str] = "direct"
     reorders_only: ClassVar[bool] = True
 
+    def __init__(self, rows: bool = False) -> None:
+        self.rows = rows
+        self.name = "direct_rows" if rows else "direct"
+
+    def form(self, site: Site) -> Form:
+        return "spatial" if self.rows else form_of(Convolution.of(site), site.lanes)
+
     def supports(self, site: Site) -> str | None:
-        return None if isinstance(site.op, OPS) else "only for convolutions"
+        if not isinstance(site.op, OPS):
+            return "only for convolutions"
+        same = self.rows and form_of(Convolution.of(site), site.lanes) == "spatial"
+        return "direct itself goes by rows here" if same else None
 
     def seconds(self, site: Site) -> float:
-        return predicted_seconds(Convolution.of(site), site)
+        return predicted_seconds(Convolution.of(site), self.form(site), site)
 
     def tolerance(self, site: Site) -> float:
         return 1e-5 if site.dtype == "f32" else 1e-12
 
+    def block(self, site: Site, given: Sequence[int]) -> int:
+        plain = self.form(site) == "spatial" or isinstance(site.op, ConvWeightGrad)
+        return 1 if plain else site.lanes
+
     def wishes(self, site: Site) -> tuple[Wish, ...]:
-        shape = Convolution.of(site)
-        walked = _read_wish(shape, site.lanes)
-        form = form_of(shape, site.lanes)
+        form = self.form(site)
+        walked = _read_wish(Convolution.of(site), form, site.lanes)
         block = 1 if form == "spatial" else site.lanes
         if isinstance(site.op, ConvWeightGrad):
             return Wish((block,), exact=False), walked
@@ -103,18 +122,18 @@ class Direct:
         return (*main, *Epilogue(site, block).wishes())
 
     def lower(self, site: Site, into: Lowering) -> None:
-        shape = Convolution.of(site)
+        shape, form = Convolution.of(site), self.form(site)
         if isinstance(site.op, ConvWeightGrad):
-            _lower_weight_gradient(site, shape, into)
+            _lower_weight_gradient(site, shape, form, into)
         else:
-            _lower_correlation(site, shape, into)
+            _lower_correlation(site, shape, form, into)
 
 
-def _lower_correlation(site: Site, shape: Convolution, into: Lowering) -> None:
-    form, lanes = form_of(shape, site.lanes), site.lanes
+def _lower_correlation(site: Site, shape: Convolution, form: Form, into: Lowering) -> None:
+    lanes = site.lanes
     walked, weights = (1, 0) if shape.transposed else (0, 1)
     source = into.read(walked)
-    packed, form_channels = _weights(site, shape, source, weights, into)
+    packed, form_channels = _weights(site, shape, form, source, weights, into)
     block = 1 if form == "spatial" else lanes
     epilogue = Epilogue(site, block)
     extra = epilogue.operands(into)
@@ -147,10 +166,9 @@ def _weight_view(
 
 
 def _weights(
-    site: Site, shape: Convolution, source: Stored, operand: int, into: Lowering
+    site: Site, shape: Convolution, form: Form, source: Stored, operand: int, into: Lowering
 ) -> tuple[Stored, Channels]:
     """The weights as the form reads them, packed once per graph (or once, when constant)."""
-    form = form_of(shape, site.lanes)
     packing = Channels(shape.op.groups, shape.out, shape.inner, site.lanes, source.layout.block)
     if form == "spatial":
         return into.read(operand), packing
@@ -168,8 +186,7 @@ def _weights(
     return into.derive(operand, (form, shape.transposed, packing), pack), packing
 
 
-def _lower_weight_gradient(site: Site, shape: Convolution, into: Lowering) -> None:
-    form = form_of(shape, site.lanes)
+def _lower_weight_gradient(site: Site, shape: Convolution, form: Form, into: Lowering) -> None:
     upstream, source, result = into.read(0), into.read(1), into.write()
     k = KernelBuilder(f"direct_{form}_weights")
     g, x = upstream.image(k, "g"), source.image(k, "x")

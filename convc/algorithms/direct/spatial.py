@@ -8,8 +8,8 @@ from __future__ import annotations
 from convc.algorithms.epilogue import Step
 from convc.algorithms.geometry import Lines
 from convc.layout import Image
-from convc.schedule import Nest, Point, Schedule, lower
-from ir.loops import Buffer, KernelBuilder
+from convc.schedule import Nest, Point, Schedule, Segment, lower, segments
+from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Index, Load
 
@@ -29,21 +29,44 @@ def correlate(
 
     ``transposed`` sums over K and yields C, as the input gradient does.
     """
+    for vectors in segments(lines[-1].count, lanes):
+        _correlate(k, x, w, y, groups, lines, finish, transposed, vectors)
+
+
+def _correlate(
+    k: KernelBuilder,
+    x: Image,
+    w: Buffer,
+    y: Image,
+    groups: int,
+    lines: Lines,
+    finish: Step,
+    transposed: bool,
+    vectors: Segment,
+) -> None:
+    """One cut of the last axis: whole vectors, or the positions that remain."""
+    first, count, lanes = vectors
     inner, out = x.shape[1] // groups, y.shape[1] // groups
+    last = len(lines) - 1
+
+    def positions(p: Point) -> list[Affine]:
+        column = p["u"] * lanes + p["v"] + first
+        return [*(p[f"q{axis}"] for axis in range(last)), column]
 
     def out_index(p: Point) -> tuple[Index, ...]:
-        at = (line.out_at(p[f"q{a}"]) for a, line in enumerate(lines))
+        at = (line.out_at(q) for line, q in zip(lines, positions(p), strict=True))
         return (p["n"], p["g"] * out + p["o"], *at, 0)
 
     def update(p: Point, acc: Expr) -> Expr:
-        at = (line.in_at(p[f"q{a}"], p[f"m{a}"]) for a, line in enumerate(lines))
-        where = (line.weight_at(p[f"m{a}"]) for a, line in enumerate(lines))
+        taps = [p[f"m{a}"] for a in range(len(lines))]
+        at = (li.in_at(q, t) for li, q, t in zip(lines, positions(p), taps, strict=True))
+        where = (line.weight_at(t) for line, t in zip(lines, taps, strict=True))
         source, target = p["g"] * inner + p["i"], p["g"] * out + p["o"]
         rows = (source, p["o"]) if transposed else (target, p["i"])
         return fma(x[(p["n"], source, *at, 0)], w[(*rows, *where)], acc)
 
     axes = {"n": x.shape[0], "g": groups, "o": out}
-    axes |= {f"q{a}": line.count for a, line in enumerate(lines)}
+    axes |= {f"q{a}": line.count for a, line in enumerate(lines[:-1])} | {"u": count, "v": lanes}
     box = {"i": range(inner)} | {f"m{a}": range(line.taps) for a, line in enumerate(lines)}
     nest = Nest(
         x.buffer.dtype,
@@ -52,10 +75,10 @@ def correlate(
         update,
         (box,) if all(line.taps for line in lines) else (),
     )
-    last = len(lines) - 1
-    rows = (("q0", 2),) if last else ()
+    deep, wide = min(out, 4), min(count, 7 if out == 1 else 3)
+    rows = ((f"q{last - 1}", max(1, 12 // (deep * wide))),) if last else ()
     parallel = ("n", "g", "o", *(f"q{axis}" for axis in range(last)))
-    lower(k, nest, Schedule(parallel, (*rows, ("o", 4)), (f"q{last}", lanes)))
+    lower(k, nest, Schedule(parallel, (*rows, ("u", wide), ("o", deep)), ("v", lanes)))
 
 
 def weight_gradient(

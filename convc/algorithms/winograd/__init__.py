@@ -68,6 +68,9 @@ class Winograd:
         factor = {2: 3.0, 4: 20.0, 6: 100.0}[self.outputs]
         return factor * (1e-5 if site.dtype == "f32" else 1e-13)
 
+    def block(self, site: Site, given: Sequence[int]) -> int:
+        return 1 if isinstance(site.op, ConvWeightGrad) else site.lanes
+
     def wishes(self, site: Site) -> tuple[Wish, ...]:
         if isinstance(site.op, ConvWeightGrad):
             halos = self._gradient(site).gradient_halo(), self._gradient(site).image_halo()

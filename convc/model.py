@@ -18,7 +18,7 @@ from convc.backend.target import Target, target_named
 from convc.errors import InputError
 from convc.lowering import Lowering
 from convc.passes import PIPELINE, Pass, optimised
-from convc.plan import Plan, plan
+from convc.plan import Plan, check_values, plan
 from convc.runtime.executable import Executable
 from convc.select import select
 from ir.ops.loss import LabelLoss
@@ -82,6 +82,7 @@ class Stages:
 
 def stages(graph: ir.Graph, options: Options) -> Stages:
     """Take a static graph through passes, selection, lowering and planning."""
+    check_values(graph)
     improved = optimised(graph, options.passes)
     forced = renamed(dict(options.algorithms), graph, improved)
     chosen = select(improved, options.target, options.accuracy, forced)

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
+import ir
 from convc.backend.target import ITEM_BYTES
 from convc.errors import CapacityError
 from convc.lowering import Program, Slot, Step
@@ -86,6 +88,18 @@ def plan(program: Program) -> Plan:
     return result
 
 
+def check_values(graph: ir.Graph) -> None:
+    """Raise ``CapacityError`` for a value larger than the memory of this machine, before any work.
+
+    Expects static types.
+    """
+    for name, type in graph.types.items():
+        need = prod(type.static_shape) * type.dtype.itemsize
+        if need > _memory():
+            raise CapacityError(f"the value {name!r} is {type}, {need / 2**30:.1f} GiB, and this "
+                                f"machine has {_memory() / 2**30:.1f} GiB")  # fmt: skip
+
+
 def slot_bytes(slot: Slot) -> int:
     return -(-slot.size * ITEM_BYTES[slot.dtype] // ALIGNMENT) * ALIGNMENT
 
@@ -125,10 +139,14 @@ def _extent(placed: Iterable[Placed]) -> int:
 
 def _check_capacity(plan: Plan) -> None:
     need = plan.constant_bytes + plan.arena_bytes
-    have = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    have = _memory()
     if need > have:
         largest = max(plan.program.slots, key=slot_bytes)
         raise CapacityError(
             f"the plan needs {need / 2**30:.1f} GiB and this machine has {have / 2**30:.1f} GiB; "
             f"the largest value is {largest.name!r} with {slot_bytes(largest) / 2**30:.1f} GiB"
         )
+
+
+def _memory() -> int:
+    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -45,6 +45,9 @@ class Nest:
     starts at ``init``; without any, ``store`` alone is the work. ``update(point, accumulator)``
     gives the new accumulator, ``store(point, result)`` the element and the value to write.
     ``guards(point)`` gives (index, extent) pairs outside of which the update is skipped.
+    ``across`` names a tiled axis along which the results are contiguous, where the vector axis is
+    not: the tile is transposed in registers, and ``store`` is asked for vectors along that axis.
+    ``finish`` is applied before, ``kept(point)`` says which of the vector axis to store.
     """
 
     dtype: Scalar
@@ -54,6 +57,9 @@ class Nest:
     reductions: tuple[Mapping[str, range], ...] = ()
     init: float = 0.0
     guards: Callable[[Point], Sequence[tuple[Affine, int]]] = field(default=lambda point: ())
+    across: str | None = None
+    finish: Callable[[Point, Expr], Expr] = field(default=lambda point, value: value)
+    kept: Callable[[Point], Sequence[tuple[Affine, int]]] = field(default=lambda point: ())
 
 
 def segments(extent: Extent, width: int) -> list[Segment]:
@@ -143,8 +149,48 @@ def _body(tile: _Tile) -> None:
         k.store(accumulator[offsets or (0,)], start)
     for box in nest.reductions:
         _reduce(tile, accumulator, box)
+    if nest.across:
+        _store_across(tile, accumulator, nest.across)
+        return
     for point, offsets in tile.sweep():
         k.store(*nest.store(point, accumulator[offsets or (0,)]))
+
+
+def _store_across(tile: _Tile, accumulator: Buffer, across: str) -> None:
+    """Transpose the tile's vectors, a square at a time, and store along ``across``."""
+    assert tile.schedule.vector
+    others = [axis for axis, _ in tile.schedule.tile if axis != across]
+    for first, squares, rows in segments(tile.width[across], tile.schedule.vector[1]):
+        with ExitStack() as loops:
+            at = {
+                axis: loops.enter_context(tile.k.loop(f"{axis}_u", tile.width[axis], "unroll"))
+                for axis in others
+            }
+            square = loops.enter_context(tile.k.loop("square", squares, "unroll"))
+            at[across] = square * rows + first
+            _store_square(tile, accumulator, across, at, rows)
+
+
+def _store_square(
+    tile: _Tile, accumulator: Buffer, across: str, at: Mapping[str, Affine], rows: int
+) -> None:
+    """The square that starts at the offsets ``at`` in the tile, of so many rows."""
+    k, nest = tile.k, tile.nest
+    assert tile.schedule.vector
+    vector, lanes = tile.schedule.vector
+    base = {axis: start + at[axis] if axis in at else start for axis, start in tile.base.items()}
+    square = k.local("square", nest.dtype, (lanes, lanes))
+    with k.loop("row", rows, "unroll") as row, k.loop("v", lanes, "vector") as v:
+        place = {**at, across: at[across] + row, vector: v}
+        value = accumulator[tuple(place[axis] for axis in tile.schedule.widths)]
+        point = {**base, across: base[across] + row, vector: base[vector] + v}
+        k.store(square[row, v], nest.finish(point, value))
+    with k.loop("column", lanes, "unroll") as column, ExitStack() as inside:
+        point = {**base, vector: base[vector] + column}
+        for index, extent in nest.kept(point):
+            inside.enter_context(k.guard(index, extent))
+        row = inside.enter_context(k.loop("row", rows, "vector"))
+        k.store(*nest.store({**point, across: base[across] + row}, square[row, column]))
 
 
 def _reduce(tile: _Tile, accumulator: Buffer, box: Mapping[str, range]) -> None:

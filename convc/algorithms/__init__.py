@@ -11,7 +11,8 @@ from convc.algorithms.winograd import Winograd
 
 ALGORITHMS: tuple[Algorithm, ...] = (
     Direct(),
-    Direct(rows=True),
+    Direct("plain"),
+    Direct("rows"),
     Winograd(2),
     Winograd(4),
     Sweep(),

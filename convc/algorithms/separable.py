@@ -41,22 +41,129 @@ def beyond(kernels: Array, terms: int) -> float:
 
 
 def factors(kernels: Array, terms: int) -> list[Array]:
-    """For each axis [P, terms, taps]; their products summed over the terms give the kernels.
+    """For each axis [P, terms, taps]: products that, summed over the terms, give the kernels.
 
-    More than one term serves kernels of two axes.
+    More than one term is for kernels of two axes.
     """
-    bases = [np.linalg.svd(each)[0][:, :, :terms] for each in unfoldings(kernels)]
-    if terms == 1:
-        cores = kernels
-        for basis in bases:
-            cores = np.einsum("pt...,pt->p...", cores, basis[:, :, 0])
-        scales = cores[:, None]
-        bases = [basis.swapaxes(1, 2) for basis in bases]
-    else:
+    if terms > 1:
         left, scales, right = np.linalg.svd(kernels, full_matrices=False)
         bases = [left.swapaxes(1, 2)[:, :terms], right[:, :terms]]
-        scales = scales[:, :terms]
-    root = np.abs(scales) ** (1 / len(bases))
-    bases = [basis * root[:, :, None] for basis in bases]
-    bases[0] = bases[0] * np.sign(scales)[:, :, None]
-    return [_filled(basis, terms) for basis in bases]
+    else:
+        bases = [np.linalg.svd(m)[0][:, None, :, 0] for m in unfoldings(kernels)]
+        scales = kernels
+        for basis in bases:
+            scales = np.einsum("pt...,pt->p...", scales, basis[:, 0])
+        scales = scales[:, None]
+    scales = scales[:, :terms, None]
+    bases = [basis * np.abs(scales) ** (1 / len(bases)) for basis in bases]
+    return [bases[0] * np.sign(scales), *bases[1:]]
+
+
+class Separable:
+    """Passes over one axis after the other, for ``terms`` products of one-dimensional kernels.
+
+    One term is exact but for rounding. More make an approximation, which has to be asked for.
+    """
+
+    reorders_only: ClassVar[bool] = False
+
+    def __init__(self, terms: int = 1) -> None:
+        self.terms = terms
+        self.name = "separable" if terms == 1 else f"separable{terms}"
+
+    def supports(self, site: Site) -> str | None:
+        if not isinstance(site.op, Conv):
+            return "only for the forward convolution"
+        weights = site.constants[1] if len(site.constants) > 1 else None
+        if weights is None:
+            return "whether a kernel is separable depends on its values: only for frozen weights"
+        reasons = {
+            "fewer than two axes have more than one tap": sum(t > 1 for t in weights.shape[2:]) < 2,
+            "a sum of products needs two axes": self.terms > 1 and weights.ndim != 4,
+            "the tensor is empty": 0 in (*site.shape(0)[1:], *weights.shape, *site.result[1:]),
+            "the weights are not finite": not np.isfinite(weights).all(),
+        }
+        found = next((reason for reason, holds in reasons.items() if holds), None)
+        return found or self._rank_reason(weights, site.dtype)
+
+    def _rank_reason(self, weights: Array, dtype: str) -> str | None:
+        """Why the kernels are no such products; most that are not show it in the first few."""
+        allowed = RANK_ONE[dtype] if self.terms == 1 else APPROXIMATE
+        every = kernels(weights)
+        for some in (every[:SAMPLE], every):
+            rest = beyond(some, self.terms)
+            if rest > allowed:
+                return (
+                    f"not of rank {self.terms}: the singular values beyond make {rest:.0e} of the "
+                    f"first, {allowed:.0e} is allowed"
+                )
+        return None
+
+    def seconds(self, site: Site) -> float:
+        return predicted_seconds(self._passes(site)) if self.terms == 1 else inf
+
+    def tolerance(self, site: Site) -> float:
+        """Rounding in each pass; of an approximation, what its terms leave out."""
+        rounding = 3e-5 if site.dtype == "f32" else 3e-12
+        return rounding if self.terms == 1 else rounding + APPROXIMATE
+
+    def wishes(self, site: Site) -> tuple[Wish, ...]:
+        passes = self._passes(site)
+        block = site.lanes if passes.form == "depthwise" else 1
+        written = 1 if passes.form == "spatial" else site.lanes
+        return Wish((block,), exact=False), AS_PLAIN, *Epilogue(site, written).wishes()
+
+    def lower(self, site: Site, into: Lowering) -> None:
+        passes = self._passes(site)
+        block = 1 if passes.form == "spatial" else site.lanes
+        epilogue = Epilogue(site, block)
+        source, tables, extra = into.read(0), self._tables(site, passes, into), epilogue.operands(into)
+        result = into.write(block)
+        k = KernelBuilder(f"separable_{passes.form}")
+        x = source.image(k, "x")
+        read = [k.read(f"f{a}", site.dtype, passes.factor(a)) for a in range(len(tables))]
+        finish = epilogue.declare(k, extra)
+        y = result.image(k, "y", write=True)
+        correlate(k, passes, x, read, y, finish)
+        zero_halo(k, y)
+        into.run(k.build(), source, *tables, *extra, result)
+
+    def _passes(self, site: Site) -> Passes:
+        shape = Convolution.of(site)
+        terms = min(self.terms, *shape.weights[2:])
+        return Passes(shape, terms, site.lanes, form_of(shape, site.lanes), site.outputs[0].dtype.itemsize)
+
+    def _tables(self, site: Site, passes: Passes, into: Lowering) -> list[Stored]:
+        """The factors of each axis, as the passes read them."""
+        weights = site.constants[1]
+        assert weights is not None
+        return [
+            into.table(f"{site.name}.factor{axis}", packed(factor, passes, axis).astype(weights.dtype))
+            for axis, factor in enumerate(factors(kernels(weights), passes.terms))
+        ]
+
+
+def kernels(weights: Array) -> Array:
+    """Weights [K, C, *taps] as [K * C, *taps], in double precision."""
+    return weights.reshape(-1, *weights.shape[2:]).astype(np.float64)
+
+
+def packed(factor: Array, passes: Passes, axis: int) -> Array:
+    """Factors [K * C, terms, taps] with output channels in the lanes if the form is so."""
+    outs, inner, terms, taps, depth = passes.factor(axis)
+    rows = factor.reshape(-1, inner, terms, taps)
+    whole = np.zeros((outs * depth, inner, terms, taps))
+    whole[: len(rows)] = rows
+    return np.moveaxis(whole.reshape(outs, depth, inner, terms, taps), 1, -1)
+
+
+def form_of(shape: Convolution, lanes: int) -> Form:
+    """Channels in the lanes where they fill half of them, else neighbours on the last axis."""
+    enough = shape.weights[0] >= lanes / 2
+    if enough and shape.op.groups == 1:
+        return "mixing"
+    return "depthwise" if enough and shape.out == shape.inner == 1 else "spatial"
+
+
+def predicted_seconds(passes: Passes) -> float:
+    return 1e-9

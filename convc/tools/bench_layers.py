@@ -25,6 +25,7 @@ Array: TypeAlias = npt.NDArray[Any]
 OURS, PEAK = "convc", "FMA peak"
 TOLERANCE = 1e-3  # of the largest magnitude; Winograd and FFT stay far below
 INTERPRETED = 1e9  # flops up to which the float64 interpreter is the reference
+UNREST = 1.15  # above it a result is not to be trusted
 BLOCK = 0.03  # seconds of calls per contender and round
 HEADER = ("layer", "dir", "algorithm", "ms", "min ms", "GFLOP/s", "of peak",
           "best peer", "its ms", "ratio", "of min")  # fmt: skip
@@ -60,6 +61,8 @@ class Result:
     errors: Mapping[str, str] = field(default_factory=dict)
     peak: float | None = None
     """Flops a second of multiply-adds alone, measured in the same rounds."""
+    unrest: float = 1.0
+    """Their median time over the least: far above 1, something else used the processor."""
 
     @property
     def rate(self) -> float | None:
@@ -141,6 +144,9 @@ class Report:
                 mean, ahead = statistics.geometric_mean(ratios), sum(r > 1 for r in ratios)
                 lines.append(f"best peer / convc, {what}: geometric mean {mean:.3f}, "
                              f"convc ahead in {ahead} of {len(ratios)}")  # fmt: skip
+        disturbed = [f"{r.layer} {r.direction}" for r in self.results if r.unrest > UNREST]
+        if disturbed:
+            lines.append(f"the machine was busy, measure again: {', '.join(disturbed)}")
         return "\n".join([*lines, *_complaints(self.results)])
 
     def plain(self) -> dict[str, object]:
@@ -207,8 +213,9 @@ def _measure(layer: Layer, direction: Direction, how: How, peak: tuple[Call, flo
     errors = _errors(graph, inputs, calls)
     calls = {name: call for name, call in calls.items() if name not in errors}
     times = measure({**calls, PEAK: peak[0]}, how.rounds, BLOCK, pause_for(how.threads))
-    limit = peak[1] / times.pop(PEAK).median
-    return replace(result, times=times, errors=errors, peak=limit)
+    limit = times.pop(PEAK)
+    return replace(result, times=times, errors=errors, peak=peak[1] / limit.median,
+                   unrest=limit.median / limit.least)  # fmt: skip
 
 
 def _compiled(graph: ir.Graph, how: How, result: Result) -> tuple[Model, Result]:

@@ -46,10 +46,8 @@ class _Scope:
     def interval(self, index: Affine) -> tuple[int, int]:
         low, high = index.interval(self.ranges)
         for guarded, (glow, ghigh) in self.known.items():
-            difference = index - guarded
-            if not difference.terms:  # the same expression up to a constant
-                low = max(low, glow + difference.constant)
-                high = min(high, ghigh + difference.constant)
+            below, above = (index - guarded).interval(self.ranges)
+            low, high = max(low, glow + below), min(high, ghigh + above)
         return low, high
 
 

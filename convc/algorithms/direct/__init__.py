@@ -16,11 +16,11 @@ from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.direct import channels, depthwise, spatial, weight_gradient
 from convc.algorithms.direct.channels import Channels
 from convc.algorithms.epilogue import Epilogue
-from convc.cost import CLOCK, MEMORY, UNITS, stream_bytes
+from convc.cost import CLOCK, MEMORY, UNITS, slowness, stream_bytes
 from convc.layout import zero_halo
 from convc.schedule import register_tile
 from ir.loops import KernelBuilder
-from ir.ops import Conv, ConvWeightGrad
+from ir.ops import Add, Conv, ConvWeightGrad
 
 if TYPE_CHECKING:
     from convc.lowering import Lowering, Stored
@@ -66,8 +66,7 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
         filled = -(-row // site.lanes) * site.lanes / max(row, 1)
         cycles = products / UNITS * (1.2 * filled if unit else 10)
         cycles *= 1 if not weight_gradient else 2 * site.lanes
-    if not site.target.fused_multiply_add:
-        cycles *= 2
+    cycles *= slowness(site.target)
     weights = prod(shape.weights) * site.outputs[0].dtype.itemsize
     moved = (prod(shape.image) + prod(shape.result)) * site.outputs[0].dtype.itemsize
     return max(cycles / CLOCK, moved / MEMORY, weights / stream_bytes(weights))
@@ -84,23 +83,45 @@ def _tile_cycles(shape: Convolution, site: Site) -> float:
     return cycles * shape.image[0] * shape.op.groups
 
 
+def _no_plain(site: Site, form: Form) -> str | None:
+    """Why the form with channels in the lanes cannot write plain data, if it cannot."""
+    if isinstance(site.op, ConvWeightGrad):
+        return "direct itself writes plain weight gradients"
+    if form != "channels":
+        return f"direct takes the form {form} here"
+    if any(isinstance(op, Add) for op in site.epilogue):
+        return "the epilogue adds a tensor"
+    if len(Convolution.of(site).lines()) > 1:
+        return "the stride of the input gradient scatters the result"
+    return None
+
+
 class Direct:
-    """The convolution sum itself, in the form that suits the shape, or by rows of plain data."""
+    """The convolution sum itself.
+
+    ``blocked``, the default, takes the form that suits the shape; ``plain`` computes in the lanes
+    of output channels and writes plain data, for readers that want it; ``rows`` works on plain
+    data throughout.
+    """
 
     reorders_only: ClassVar[bool] = True
 
-    def __init__(self, rows: bool = False) -> None:
-        self.rows = rows
-        self.name = "direct_rows" if rows else "direct"
+    def __init__(self, variant: Literal["blocked", "plain", "rows"] = "blocked") -> None:
+        self.variant = variant
+        self.name = "direct" if variant == "blocked" else f"direct_{variant}"
 
     def form(self, site: Site) -> Form:
-        return "spatial" if self.rows else form_of(Convolution.of(site), site.lanes)
+        return "spatial" if self.variant == "rows" else form_of(Convolution.of(site), site.lanes)
 
     def supports(self, site: Site) -> str | None:
         if not isinstance(site.op, OPS):
             return "only for convolutions"
-        same = self.rows and form_of(Convolution.of(site), site.lanes) == "spatial"
-        return "direct itself goes by rows here" if same else None
+        form = form_of(Convolution.of(site), site.lanes)
+        if self.variant == "rows" and form == "spatial":
+            return "direct itself goes by rows here"
+        if self.variant == "plain":
+            return _no_plain(site, form)
+        return None
 
     def seconds(self, site: Site) -> float:
         return predicted_seconds(Convolution.of(site), self.form(site), site)
@@ -110,7 +131,7 @@ class Direct:
 
     def block(self, site: Site, given: Sequence[int]) -> int:
         plain = self.form(site) == "spatial" or isinstance(site.op, ConvWeightGrad)
-        return 1 if plain else site.lanes
+        return 1 if plain or self.variant == "plain" else site.lanes
 
     def wishes(self, site: Site) -> tuple[Wish, ...]:
         form = self.form(site)
@@ -126,10 +147,12 @@ class Direct:
         if isinstance(site.op, ConvWeightGrad):
             _lower_weight_gradient(site, shape, form, into)
         else:
-            _lower_correlation(site, shape, form, into)
+            _lower_correlation(site, shape, form, self.block(site, ()), into)
 
 
-def _lower_correlation(site: Site, shape: Convolution, form: Form, into: Lowering) -> None:
+def _lower_correlation(
+    site: Site, shape: Convolution, form: Form, written: int, into: Lowering
+) -> None:
     lanes = site.lanes
     walked, weights = (1, 0) if shape.transposed else (0, 1)
     source = into.read(walked)
@@ -137,7 +160,7 @@ def _lower_correlation(site: Site, shape: Convolution, form: Form, into: Lowerin
     block = 1 if form == "spatial" else lanes
     epilogue = Epilogue(site, block)
     extra = epilogue.operands(into)
-    result = into.write(block)
+    result = into.write(written)
     k = KernelBuilder(f"direct_{form}")
     x = source.image(k, "x")
     w = k.read("w", site.dtype, _weight_view(shape, form_channels, form, lanes))

@@ -8,7 +8,7 @@ neighbouring taps would share broadcasts, and keeping those alive spills the acc
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from convc.algorithms.epilogue import Step
 from convc.algorithms.geometry import Lines
@@ -103,7 +103,10 @@ def correlate(
     finish: Step,
     target: Target,
 ) -> None:
-    """Append ``y = finish(correlation of x with the packed weights w)`` along the lines."""
+    """Append ``y = finish(correlation of x with the packed weights w)`` along the lines.
+
+    A plain y is written along its last axis, from transposed register tiles.
+    """
     nest = _nest(x, w, y, channels, lines, finish)
     counts = tuple(line.count for line in lines)
     chosen = register_tile(target, counts[-2:], channels.out_blocks)
@@ -116,7 +119,7 @@ def correlate(
 def _nest(
     x: Image, w: Buffer, y: Image, channels: Channels, lines: Lines, finish: Step
 ) -> Nest:
-    taps = range(len(lines))
+    last = f"q{len(lines) - 1}"
 
     def out_index(p: Point) -> tuple[Affine, ...]:
         block = p["g"] * channels.out_blocks + p["o"]
@@ -131,12 +134,29 @@ def _nest(
 
     axes = {"n": x.shape[0], "g": channels.groups, "o": channels.out_blocks}
     axes |= {f"q{a}": line.count for a, line in enumerate(lines)} | {"v": channels.lanes}
-    return Nest(
+    nest = Nest(
         x.buffer.dtype,
         axes,
         lambda p, acc: (y[out_index(p)], finish(acc, out_index(p))),
         update,
-        _boxes(channels, [lines[a].taps for a in taps]),
+        _boxes(channels, [line.taps for line in lines]),
+    )
+    if y.layout.block > 1:
+        return nest
+
+    def channel(p: Point) -> Affine:
+        return p["o"] * channels.lanes + p["v"]
+
+    def store(p: Point, value: Expr) -> tuple[Load, Expr]:
+        at = (line.out_at(p[f"q{a}"]) for a, line in enumerate(lines))
+        return y[(p["n"], p["g"] * channels.out + channel(p), *at, 0)], value
+
+    return replace(
+        nest,
+        store=store,
+        across=last,
+        finish=lambda p, value: finish(value, out_index(p)),
+        kept=lambda p: [(channel(p), channels.out)],
     )
 
 

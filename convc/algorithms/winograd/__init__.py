@@ -19,7 +19,7 @@ from convc.algorithms.epilogue import Epilogue
 from convc.algorithms.winograd import gradient
 from convc.algorithms.winograd.product import multiply_blocks, weight_shape, weights_kernel
 from convc.algorithms.winograd.tiling import Tiling
-from convc.cost import peak_flops, stream_bytes
+from convc.cost import CLOCK, UNITS, slowness, stream_bytes
 from convc.layout import zero_halo
 from ir.loops import KernelBuilder
 from ir.ops import Conv, ConvWeightGrad
@@ -27,6 +27,8 @@ from ir.ops import Conv, ConvWeightGrad
 if TYPE_CHECKING:
     from convc.lowering import Lowering, Stored
 
+EFFICIENCY = 0.85  # of the peak, that the small products reach
+TRANSFORM = 2.0  # cycles to transform one vector along one axis, its load and store included
 LARGEST = 8  # points per axis: beyond, rounding errors grow too fast
 
 
@@ -114,26 +116,21 @@ class Winograd:
 
 
 def gradient_seconds(tiling: gradient.GradientTiling, site: Site) -> float:
-    """Products at the peak, transformed tiles written and read again."""
+    """Products at the peak; transformed tiles are computed, written and read again."""
     lanes, itemsize = tiling.lanes, site.outputs[0].dtype.itemsize
     blocks = [tiling.blocks(c) for c in (tiling.shape.result[1], tiling.shape.image[1])]
-    points, tiles = prod(tiling.points), tiling.images
-    peak = peak_flops(site.target, site.dtype)
-    products = 2 * points * tiles * tiling.shape.image[1] * blocks[0] * lanes / (0.8 * peak)
-    values = points * tiles * sum(blocks) * lanes
-    transforms = values * sum(tiling.points) * 3 / (0.35 * peak)
-    return products + transforms + 3 * values * itemsize / stream_bytes(values * itemsize)
+    vectors = prod(tiling.points) * tiling.images
+    cycles = vectors * tiling.shape.image[1] * blocks[0] / UNITS / EFFICIENCY
+    cycles += vectors * sum(blocks) * TRANSFORM * len(tiling.points)
+    moved = vectors * sum(blocks) * lanes * itemsize
+    return cycles * slowness(site.target) / CLOCK + 3 * moved / stream_bytes(moved)
 
 
 def predicted_seconds(tiling: Tiling, site: Site) -> float:
-    """Products at the peak, transforms at a third of it, transformed weights from the cache."""
+    """Products near the peak, transforms, and what the caches deliver too slowly."""
     batch, itemsize = tiling.shape.image[0], site.outputs[0].dtype.itemsize
-    tiles, points, lanes = prod(tiling.tiles), prod(tiling.points), tiling.lanes
-    blocks = prod(-(-t // b) for t, b in zip(tiling.tiles, tiling.block(itemsize), strict=True))
-    products = 2 * tiles * points * tiling.shape.inner * tiling.out_blocks * lanes
-    adds = sum(tiling.points) * 3
-    transforms = tiles * points * adds * (tiling.in_blocks + tiling.out_blocks) * lanes
-    weights = points * tiling.shape.inner * tiling.out_blocks * lanes * itemsize
-    peak = peak_flops(site.target, site.dtype)
-    compute = batch * (products / (0.85 * peak) + transforms / (0.35 * peak))
-    return max(compute, batch * blocks * weights / stream_bytes(weights))
+    vectors = prod(tiling.tiles) * prod(tiling.points)
+    cycles = vectors * tiling.shape.inner * tiling.out_blocks / UNITS / EFFICIENCY
+    cycles += vectors * (tiling.in_blocks + tiling.out_blocks) * TRANSFORM * len(tiling.points)
+    fetch = tiling.fetch_seconds(tiling.block(itemsize), itemsize)
+    return batch * max(cycles * slowness(site.target) / CLOCK, fetch)

@@ -8,8 +8,7 @@ from math import prod
 
 from convc.algorithms.convolution import Convolution
 from convc.algorithms.winograd.toom_cook import Filtering, filtering
-
-CACHE = 400_000  # bytes of transformed input that a block may keep beside the weights in L2
+from convc.cost import stream_bytes
 
 
 @dataclass(frozen=True)
@@ -67,9 +66,24 @@ class Tiling:
         )
 
     def block(self, itemsize: int) -> tuple[int, ...]:
-        """Tiles that are transformed together: as many as the cache keeps, at most 28 or so."""
-        room = CACHE // (prod(self.points) * self.in_blocks * self.lanes * itemsize)
-        most = max(7, min(28, room))
+        """Tiles that are transformed together: those that take the least time to fetch.
+
+        Every block reads all transformed weights; and for every pair of output blocks, its own
+        transformed tiles again, from a slower cache the more there are of them.
+        """
+        choices = {self._cut(most) for most in (7, 14, 21, 28, 42, 56, 98)}
+        return min(choices, key=lambda sizes: self.fetch_seconds(sizes, itemsize))
+
+    def fetch_seconds(self, sizes: tuple[int, ...], itemsize: int) -> float:
+        """Seconds of reading weights and tiles, for one image cut into blocks of these sizes."""
+        point = prod(self.points) * itemsize
+        weights = point * self.shape.inner * self.out_blocks * self.lanes
+        tiles = point * prod(sizes) * self.in_blocks * self.lanes
+        blocks = prod(-(-count // size) for count, size in zip(self.tiles, sizes, strict=True))
+        again = tiles * -(-self.out_blocks // 2)
+        return blocks * (weights / stream_bytes(weights) + again / stream_bytes(tiles))
+
+    def _cut(self, most: int) -> tuple[int, ...]:
         sizes = [1] * len(self.tiles)
         for axis in reversed(range(len(self.tiles))):
             sizes[axis] = _even_part(self.tiles[axis], max(1, most // prod(sizes)))

@@ -1,0 +1,228 @@
+"""``convc bench``: the layers, the peers' translations of them, and what is made of the times."""
+
+import json
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+import ir
+from convc.tools import bench_layers, layers, peers, timing
+from convc.tools.layers import DIRECTIONS, LAYERS, Layer
+from tests.cli.commands import refused, status
+
+TINY = "depthwise-3x3-960-7"
+SMALL = (
+    Layer("plain", 3, 5, (6, 7), (3, 3)),
+    Layer("strided", 4, 6, (8, 7), (3, 1), stride=2, batch=2),
+    Layer("groups", 4, 6, (5, 6), (3, 3), dilation=2, groups=2),
+    Layer("depthwise", 3, 3, (5, 5), (3, 3), groups=3, weights="rank1"),
+    Layer("line", 2, 3, (9,), (3,), dilation=2),
+    Layer("volume", 2, 3, (3, 4, 5), (3, 3, 3)),
+    Layer("up", 4, 3, (4, 5), (2, 2), stride=2, kind="transposed"),
+    Layer("up-odd", 4, 6, (4, 5), (3, 3), stride=2, groups=2, kind="transposed"),
+)
+
+
+def inputs_of(graph, seed=0):
+    rng = np.random.default_rng(seed)
+    shapes = {name: type.static_shape for name, type in graph.inputs.items()}
+    return {name: rng.standard_normal(shape, np.float32) for name, shape in shapes.items()}
+
+
+def bench(capsys, *argv):
+    """The exit status and the JSON of a run of one round."""
+    code = status("bench", "--layers", *argv, "--rounds", 1, "--json")
+    return code, json.loads(capsys.readouterr().out)
+
+
+# ---------------------------------------------------------------- the layers
+
+
+def test_names_are_unique():
+    assert len({layer.name for layer in LAYERS}) == len(LAYERS)
+
+
+@pytest.mark.parametrize("layer", LAYERS, ids=lambda layer: layer.name)
+def test_layers_have_the_shapes_that_they_state(layer):
+    graphs = {direction: layers.graph(layer, direction) for direction in DIRECTIONS}
+    shapes = {d: graph.types["y"].static_shape for d, graph in graphs.items()}
+    up = layer.kind == "transposed"
+    size = [n * layer.stride if up else -(-n // layer.stride) for n in layer.size]
+    assert shapes["c"] == (layer.batch, layer.outputs, *size)
+    assert shapes["g"] == graphs["c"].types["w"].static_shape
+    assert shapes["h"] == (layer.batch, layer.channels, *layer.size)
+    assert len({graph.cost().flops for graph in graphs.values()}) == 1
+    assert set(graphs["c"].weights) == {"w"}
+    assert not graphs["g"].weights
+    assert not graphs["h"].weights
+
+
+def test_flops_are_those_of_the_direct_sum():
+    (layer,) = layers.named(["3x3-64-56"])
+    assert layers.graph(layer, "c").cost().flops == 2 * 64 * 64 * 56 * 56 * 9
+
+
+def test_kernels_of_rank_1_are_of_rank_1():
+    layer = Layer("volume", 2, 3, (5, 5, 5), (3, 4, 5), weights="rank1")
+    for kernel in layers.weights(layer).reshape(6, 3, 4, 5):
+        for axis in range(3):
+            flat = np.moveaxis(kernel, axis, 0).reshape(kernel.shape[axis], -1)
+            assert np.linalg.matrix_rank(flat, rtol=1e-5) == 1
+
+
+def test_layers_are_chosen_by_pattern(capsys):
+    assert [layer.name for layer in layers.named(["up-2x2*", TINY])] == [TINY, "up-2x2-s2-64-32-56"]
+    assert layers.named([]) == list(LAYERS)
+    assert f"did you mean '{TINY}'" in refused(capsys, "bench", "--layers", TINY[:-1])
+
+
+# ---------------------------------------------------------------- peers
+
+
+@pytest.mark.parametrize("direction", DIRECTIONS)
+@pytest.mark.parametrize("layer", SMALL, ids=lambda layer: layer.name)
+@pytest.mark.parametrize("peer", peers.PEERS)
+def test_peers_compute_what_the_interpreter_computes(peer, layer, direction):
+    for package in peers.PACKAGES[peer]:
+        pytest.importorskip(package)
+    graph = layers.graph(layer, direction)
+    inputs = inputs_of(graph)
+    call = peers.contender(peer, graph, inputs, 1)
+    flat = peer == "torch_nhwc" and len(layer.size) != 2
+    assert (call is None) == (flat or (direction == "g" and not peer.startswith("torch")))
+    if call is not None:
+        reference = ir.interpret(graph, inputs, "float64")["y"]
+        np.testing.assert_allclose(call(), reference, rtol=1e-4, atol=1e-4)
+
+
+def test_a_missing_peer_is_named_with_the_way_to_install_it(monkeypatch, capsys):
+    def absent(name):
+        raise ImportError(name)
+
+    monkeypatch.setattr(peers.importlib, "import_module", absent)
+    said = refused(capsys, "bench", "--layers", TINY, "--vs", "onnxruntime")
+    assert 'onnx is not installed: pip install "convc[bench,onnx]"' in said
+
+
+# ---------------------------------------------------------------- measuring
+
+
+def test_contenders_take_turns():
+    order = []
+    calls = {name: lambda name=name: order.append(name) for name in "ab"}
+    times = timing.measure(calls, rounds=3, block=0.0)
+    assert order == [*"aabb", *"aabb" * 3]
+    assert all(0 < each.least <= each.median for each in times.values())
+
+
+def test_calls_together_all_run_and_pass_errors_on():
+    done = []
+    timing.together([lambda: done.append(1), lambda: done.append(2)])()
+    assert sorted(done) == [1, 2]
+    with pytest.raises(ZeroDivisionError):
+        timing.together([lambda: None, lambda: 1 / 0])()
+
+
+def test_a_layer_alone(capsys):
+    code, said = bench(capsys, TINY, "--directions", "c", "g", "h")
+    assert code == 0
+    assert [(r["layer"], r["direction"]) for r in said["results"]] == [(TINY, d) for d in "cgh"]
+    for result in said["results"]:
+        assert result["algorithm"]
+        assert result["rate"] == pytest.approx(result["flops"] / result["times"]["convc"]["median"])
+        assert 0 < result["share_of_peak"] < 1
+        assert result["ratio"] is None
+    assert said["peak"] > 0
+    assert said["stream"] > 0
+
+
+def test_a_layer_beside_a_peer(capsys, tmp_path):
+    pytest.importorskip("onnx")
+    pytest.importorskip("onnxruntime")
+    file = tmp_path / "found.json"
+    argv = ("bench", "--layers", TINY, "--vs", "onnxruntime", "--batch", 2, "--rounds", 1)
+    assert status(*argv, "--json", file) == 0
+    said = capsys.readouterr()
+    assert "geometric mean" in said.out
+    assert TINY in said.err
+    (result,) = json.loads(file.read_text())["results"]
+    assert (result["batch"], result["best_peer"]) == (2, "onnxruntime")
+    times = result["times"]
+    assert result["ratio"] == times["onnxruntime"]["median"] / times["convc"]["median"]
+
+
+def test_several_threads(capsys):
+    code, said = bench(capsys, TINY, "--threads", 2)
+    assert (code, said["threads"]) == (0, 2)
+
+
+def test_an_algorithm_that_does_not_apply_is_an_error_of_its_layer(capsys):
+    code, said = bench(capsys, TINY, "--algorithm", "pointwise")
+    assert code == 1
+    (result,) = said["results"]
+    assert "pointwise does not apply" in result["errors"]["convc"]
+    assert not result["times"]
+
+
+def test_a_wrong_result_has_no_time(monkeypatch, capsys):
+    def wrong(peer, graph, inputs, threads):
+        return lambda: np.zeros(graph.types["y"].static_shape, np.float32)
+
+    monkeypatch.setattr(peers, "require", lambda names: None)
+    monkeypatch.setattr(peers, "contender", wrong)
+    code, said = bench(capsys, TINY, "--vs", "torch")
+    assert code == 0
+    (result,) = said["results"]
+    assert list(result["times"]) == ["convc"]
+    assert result["errors"] == {"torch": "differs from float64 by 1.0e+00 of the largest"}
+
+
+def test_not_a_number_is_wrong():
+    graph = layers.graph(SMALL[0], "c")
+    inputs = inputs_of(graph)
+    right = ir.interpret(graph, inputs)["y"]
+    calls = {"convc": lambda: np.full_like(right, np.nan), "torch": lambda: right}
+    assert list(bench_layers._errors(graph, inputs, calls)) == ["convc"]
+
+
+def test_ratios_are_those_of_the_fastest_peer():
+    times = {"convc": timing.Timing(1.0, 2.0), "a": timing.Timing(4.0, 5.0),
+             "b": timing.Timing(3.0, 6.0)}  # fmt: skip
+    result = bench_layers.Result("x", "c", 1, 100, 50, times=times, peak=100.0)
+    assert (result.best, result.ratio, result.least_ratio) == ("a", 2.5, 3.0)
+    assert (result.rate, result.share) == (50.0, 0.5)
+    assert replace(result, times={"a": times["a"]}).ratio is None
+
+
+def test_roofline(tmp_path, capsys):
+    pytest.importorskip("matplotlib")
+    file = tmp_path / "roofline.png"
+    assert status("bench", "--layers", TINY, "--rounds", 1, "--plot", file) == 0
+    assert file.read_bytes().startswith(b"\x89PNG")
+
+
+# ---------------------------------------------------------------- the named cases
+
+
+@pytest.mark.parametrize("case", ["conv", "overhead", "lenet"])
+def test_cases(case, capsys):
+    assert status("bench", case, "--rounds", 1, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert {row["case"] for row in rows} == {case}
+    assert all(0 < row["least_us"] <= row["median_us"] for row in rows)
+
+
+@pytest.mark.parametrize("peer", peers.PEERS)
+def test_lenet_beside_a_peer(peer, capsys):
+    for package in peers.PACKAGES[peer]:
+        pytest.importorskip(package)
+    assert status("bench", "lenet", "--vs", peer, "--rounds", 1, "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert [row["contender"] for row in rows] == ["convc", peer]
+
+
+def test_arguments_that_make_no_sense(capsys):
+    assert "no case 'lanet'" in refused(capsys, "bench", "lanet")
+    assert "one or the other" in refused(capsys, "bench", "conv", "--layers")
+    assert ".json" in refused(capsys, "bench", "--json", "conv")

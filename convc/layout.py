@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ir.loops import Buffer, KernelBuilder
-from ir.loops.nodes import Expr, Index, Load
+from ir.loops.nodes import Index, Load
 
 Pads = tuple[tuple[int, int], ...]
 
@@ -75,10 +75,17 @@ def covering(first: Pads, second: Pads) -> Pads:
 
 
 def zero_halo(k: KernelBuilder, image: Image) -> None:
-    """Write zeros around the image: disjoint slabs, an axis at a time."""
+    """Write zeros around the image: a task for each plane of channels."""
+    if not any(map(any, image.layout.halo)) or 0 in image.shape[:2]:
+        return
+    with k.loop("n", image.shape[0], "parallel") as n, k.loop("c", image.blocks, "parallel") as c:
+        zero_border(k, image, (n, c))
+
+
+def zero_border(k: KernelBuilder, image: Image, plane: tuple[Index, Index]) -> None:
+    """Write zeros around one plane: disjoint slabs, an axis at a time."""
     spatial = image.shape[2:]
     pads = image.layout.pads(len(spatial))
-    zero = k.constant(0, image.buffer.dtype)
     for axis, (low, high) in enumerate(pads):
         ranges: list[range] = []
         for other, n in enumerate(spatial):
@@ -86,7 +93,8 @@ def zero_halo(k: KernelBuilder, image: Image) -> None:
             ranges.append(inner)
         for slab in (range(-low, 0), range(spatial[axis], spatial[axis] + high)):
             ranges[axis] = slab
-            _fill(k, image, tuple(ranges), zero)
+            if math.prod(map(len, ranges)):
+                _fill(k, image, plane, tuple(ranges))
 
 
 def clear(k: KernelBuilder, image: Image, plane: tuple[Index, Index]) -> None:
@@ -94,29 +102,17 @@ def clear(k: KernelBuilder, image: Image, plane: tuple[Index, Index]) -> None:
     pads = image.layout.pads(len(image.shape) - 2)
     spatial = zip(image.shape[2:], pads, strict=True)
     ranges = tuple(range(-low, n + high) for n, (low, high) in spatial)
-    _fill_axes(k, image, plane, ranges, k.constant(0, image.buffer.dtype))
+    _fill(k, image, plane, ranges)
 
 
-def _fill(k: KernelBuilder, image: Image, ranges: tuple[range, ...], value: Expr) -> None:
-    if math.prod(map(len, ranges)) == 0 or image.shape[0] == 0:
-        return
-    with k.loop("n", image.shape[0], "parallel") as n, k.loop("c", image.blocks, "parallel") as c:
-        _fill_axes(k, image, (n, c), ranges, value)
-
-
-def _fill_axes(
-    k: KernelBuilder, image: Image, index: tuple[Index, ...], ranges: tuple[range, ...], value: Expr
+def _fill(
+    k: KernelBuilder, image: Image, index: tuple[Index, ...], ranges: tuple[range, ...]
 ) -> None:
+    """Zeros at the given positions of a plane, a vector at a time."""
+    zero = k.constant(0, image.buffer.dtype)
     if not ranges:
         with k.loop("v", image.layout.block, "vector") as v:
-            k.store(image[(*index, v)], value)
+            k.store(image[(*index, v)], zero)
         return
     with k.loop("h", ranges[0]) as position:
-        _fill_axes(k, image, (*index, position), ranges[1:], value)
-
-
-def blocks_of(extent: int, width: int) -> list[tuple[int, int, int]]:
-    """Cut an extent into (start, count, width): whole blocks, then what remains."""
-    cuts = [(0, extent // width, width), (extent - extent % width, 1, extent % width)]
-    return [(start, count, size) for start, count, size in cuts if count and size]
-
+        _fill(k, image, (*index, position), ranges[1:])

@@ -21,7 +21,7 @@ from convc.layout import PLAIN, Image, Layout, covering
 from ir.loops import Kernel, KernelBuilder
 from ir.loops.nodes import Scalar
 
-WORTH_SHARING = 4e-6  # seconds of work below which a step stays on one thread
+WORTH_SHARING = 3e-6  # seconds of work below which a step stays on one thread
 Role = Literal["input", "output", "constant", "temporary"]
 
 
@@ -277,4 +277,4 @@ class Lowering:
         if self.node is not None:
             types = (self.graph.types[name] for name in self.node.inputs)
             flops = self.node.op.cost(*types).flops
-        return max(moved / 10e9, flops / 100e9)
+        return max(moved / 40e9, flops / 200e9)

@@ -10,7 +10,7 @@ from importlib.metadata import entry_points
 import ir
 from convc.algorithms import ALGORITHMS, Algorithm, Site, Wish
 from convc.backend.target import Target
-from convc.cost import MEMORY
+from convc.cost import stream_bytes
 from convc.errors import AlgorithmError
 from ir.ops import Dense, Expand, Reshape, Softmax, Transpose
 
@@ -106,8 +106,8 @@ class _Place:
 
 def conversion_seconds(type: ir.TensorType) -> float:
     """Reading and writing every element once."""
-    nbytes = type.nbytes
-    return 2 * nbytes / MEMORY if isinstance(nbytes, int) else 0.0
+    nbytes = 2 * int(type.nbytes)  # type: ignore[arg-type]
+    return nbytes / stream_bytes(nbytes)
 
 
 def _choose(

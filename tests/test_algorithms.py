@@ -11,7 +11,7 @@ import pytest
 import convc
 import ir
 from convc.algorithms import ALGORITHMS, Site
-from convc.backend.emit import EMITTERS
+from convc.backend.instructions import EMITTERS
 from convc.backend.target import available, target_named
 from convc.select import select
 from ir.loops.functions import FUNCTIONS

@@ -103,6 +103,26 @@ REGRESSIONS = {
         "for i in 0..2 { local a: f32[2] a[i] = x[i] y[i] = a[i] }",
         "for i in 0..3 { local a: f32[3] a[i] = x[i + 4] y[i + 4] = a[i] }",
     ),
+    "locals of two shapes in turn, unrolled": task(
+        "unroll u in 0..2 { for i in 0..2 { local a: f32[2] a[i] = x[2*u + i]",
+        "y[2*u + i] = a[i] } for i in 0..2 { local a: f32[3] a[i + 1] = x[2*u + i + 4]",
+        "y[2*u + i + 4] = a[i + 1] } }",
+    ),
+    "a square local read by columns": task(
+        "for i in 0..2 { local a: f32[2, 2] unroll r in 0..2 { vector v in 0..2 {",
+        "a[r, v] = x[4*i + 2*r + v] } } a[0, 1] = neg(x[i]) unroll c in 0..2 {",
+        "vector v in 0..2 { y[4*i + 2*c + v] = a[v, c] } } }",
+    ),
+    "part of a square local, changed between reads": task(
+        "local a: f32[4, 4] unroll r in 0..3 { vector v in 0..4 { a[r, v] = x[v + r] } }",
+        "vector v in 0..3 { y[v] = a[v, 2] } a[1, 2] = x[7] vector w in 0..2 { y[w + 3] = a[w, 2] }",
+        "for c in 0..4 { vector z in 0..3 { y[z + 5] = add(a[z, c], a[z, 3]) } }",
+    ),
+    "a square local of another shape": task(
+        "unroll u in 0..2 { local s: f32[2, 2] vector v in 0..2 { s[0, v] = x[v + u] s[1, v] = x[v]",
+        "} vector v in 0..2 { y[v + 4*u] = s[v, 1] } }",
+        "local t: f32[1, 4] vector v in 0..4 { t[0, v] = x[v] } y[7] = t[0, 3]",
+    ),
     "a name for one iteration, then for many": parse(
         "kernel k(in x: f32[8], out y: f32[8]) { parallel i in 3..4 { y[i] = x[i] }"
         " parallel i in 4..8 { y[i] = x[i - 4] } }"

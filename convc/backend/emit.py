@@ -14,10 +14,11 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
 
 from llvmlite import ir as llvm
 
+from convc.backend.instructions import BYTE, EMITTERS, I32, I64, POINTER, TYPES, Value, transposed
+from convc.backend.scratch import ON_STACK, local_bytes, scratch_bytes
 from convc.backend.target import ITEM_BYTES, Target
 from ir.loops.nodes import (
     Affine,
@@ -38,12 +39,9 @@ from ir.loops.nodes import (
     task_count,
 )
 
-I1, BYTE, I32, I64 = (llvm.IntType(bits) for bits in (1, 8, 32, 64))
-POINTER = llvm.PointerType()
-TYPES = {"f32": llvm.FloatType(), "f64": llvm.DoubleType(), "i64": I64, "bool": I1}
+__all__ = ["BYTE", "I64", "POINTER", "emit_kernel", "scratch_bytes"]
+
 ENTRY_TYPE = llvm.FunctionType(llvm.VoidType(), [POINTER, I64, I64, POINTER])
-ON_STACK = 8192  # bytes; larger locals live in the scratch
-Value = Any  # an llvmlite value; the library is untyped
 
 
 def emit_kernel(module: llvm.Module, kernel: Kernel, target: Target, name: str) -> llvm.Function:
@@ -52,25 +50,6 @@ def emit_kernel(module: llvm.Module, kernel: Kernel, target: Target, name: str) 
     function.attributes.add("nounwind")
     _Emitter(module, function, kernel, target).emit()
     return function
-
-
-def scratch_bytes(kernel: Kernel) -> int:
-    """Bytes of scratch that a running kernel needs for its large locals."""
-    return sum(_large_locals(kernel.body))
-
-
-def _large_locals(body: tuple[Stmt, ...]) -> Iterator[int]:
-    for stmt in body:
-        if isinstance(stmt, Local):
-            size = _local_bytes(stmt)
-            yield size if size > ON_STACK else 0
-        elif not isinstance(stmt, Store):
-            yield from _large_locals(stmt.body)
-
-
-def _local_bytes(local: Local) -> int:
-    """Rounded up, so that one after the other they stay aligned."""
-    return -(-math.prod(local.shape) * ITEM_BYTES[local.dtype] // 64) * 64
 
 
 @dataclass
@@ -93,6 +72,7 @@ class _Emitter:
         self.vector: tuple[str, int, int] | None = None  # variable, first value, lanes
         self.loads: dict[tuple[str, Affine, int, int], Value] = {}  # of this straight line
         self.columns: dict[str, list[Value]] = {}  # transposed square locals, of this line too
+        self.memory: dict[Local, Value] = {}
         self.scratch = 0  # bytes given to large locals so far
         self.entry = function.append_basic_block("entry")
         self.scopes = [_Scope(self.entry)]
@@ -216,28 +196,29 @@ class _Emitter:
         self._forget()
 
     def _local(self, local: Local) -> None:
-        if self.buffers.get(local.name) == local:  # unrolled: the same memory again
-            return
-        self.buffers[local.name] = local
-        for scope in self.scopes:  # addresses in an earlier array of this name
-            scope.addresses = {k: v for k, v in scope.addresses.items() if k[0] != local.name}
-        if _local_bytes(local) > ON_STACK:
-            self._place_in_scratch(local)
-            return
-        with self.builder.goto_block(self.entry):
-            array = llvm.ArrayType(TYPES[local.dtype], math.prod(local.shape))
-            memory = self.builder.alloca(array, name=local.name)
-            memory.align = 64
-            memory.type = POINTER  # llvmlite still makes it a typed pointer
-            self.bases[local.name] = memory
+        """Equal locals share memory: an unrolled loop has only one, however often it runs."""
+        if self.buffers.get(local.name) != local:  # forget an earlier array of this name
+            self.buffers[local.name] = local
+            self.columns.pop(local.name, None)
+            for scope in self.scopes:
+                scope.addresses = {k: v for k, v in scope.addresses.items() if k[0] != local.name}
+        if local not in self.memory:
+            with self.builder.goto_block(self.entry):
+                large = local_bytes(local) > ON_STACK
+                self.memory[local] = self._in_scratch(local) if large else self._on_stack(local)
+        self.bases[local.name] = self.memory[local]
 
-    def _place_in_scratch(self, local: Local) -> None:
-        with self.builder.goto_block(self.entry):
-            offset = [I64(self.scratch)]
-            self.bases[local.name] = self.builder.gep(
-                self.function.args[3], offset, source_etype=BYTE
-            )
-        self.scratch += _local_bytes(local)
+    def _on_stack(self, local: Local) -> Value:
+        array = llvm.ArrayType(TYPES[local.dtype], math.prod(local.shape))
+        memory = self.builder.alloca(array, name=local.name)
+        memory.align = 64
+        memory.type = POINTER  # llvmlite still makes it a typed pointer
+        return memory
+
+    def _in_scratch(self, local: Local) -> Value:
+        offset = [I64(self.scratch)]
+        self.scratch += local_bytes(local)
+        return self.builder.gep(self.function.args[3], offset, source_etype=BYTE)
 
     def _store(self, store: Store) -> None:
         buffer = self.buffers[store.target.buffer]
@@ -327,7 +308,6 @@ class _Emitter:
         return self.builder.shuffle_vector(column, column, first)
 
     def _transposed(self, local: Param | Local) -> list[Value]:
-        """The columns of a square local: log2(side) rounds of exchanging blocks between rows."""
         side = local.shape[0]
         wide = llvm.VectorType(TYPES[local.dtype], side)
         rows = [
@@ -337,18 +317,7 @@ class _Emitter:
             )
             for row in range(side)
         ]  # fmt: skip
-        distance = side // 2
-        while distance:
-            low = [i if not i & distance else i - distance + side for i in range(side)]
-            high = [i + distance if not i & distance else i + side for i in range(side)]
-            masks = [llvm.Constant(llvm.VectorType(I32, side), mask) for mask in (low, high)]
-            for i in range(side):
-                if not i & distance:
-                    pair = rows[i], rows[i + distance]
-                    rows[i] = self.builder.shuffle_vector(*pair, masks[0])
-                    rows[i + distance] = self.builder.shuffle_vector(*pair, masks[1])
-            distance //= 2
-        return rows
+        return transposed(self.builder, rows)
 
     def _position(self, index: Affine) -> Value:
         base = self._index(index)
@@ -421,99 +390,10 @@ class _Emitter:
             total = self.builder.add(total, term)
         return total
 
-    # -- functions -------------------------------------------------------------------------
-
-    def intrinsic(self, name: str, *args: Value) -> Value:
-        """Call an LLVM intrinsic overloaded on the type of its first argument."""
-        kind = args[0].type
-        element = kind.element if isinstance(kind, llvm.VectorType) else kind
-        suffix = "f32" if element == TYPES["f32"] else "f64"
-        if isinstance(kind, llvm.VectorType):
-            suffix = f"v{kind.count}{suffix}"
-        full = f"llvm.{name}.{suffix}"
-        function = self.module.globals.get(full)
-        if function is None:
-            signature = llvm.FunctionType(kind, [arg.type for arg in args])
-            function = llvm.Function(self.module, signature, full)
-        return self.builder.call(function, args)
-
-    def fma(self, a: Value, b: Value, c: Value) -> Value:
-        if self.target.fused_multiply_add:
-            return self.intrinsic("fma", a, b, c)
-        return self.builder.fadd(self.builder.fmul(a, b), c)
-
 
 LOOPS: dict[str, Callable[[_Emitter, Loop], None]] = {
     "for": _Emitter._serial,
     "parallel": _Emitter._serial,
     "unroll": _Emitter._unrolled,
     "vector": _Emitter._vectorised,
-}
-
-
-def _is_float(value: Value) -> bool:
-    kind = value.type.element if isinstance(value.type, llvm.VectorType) else value.type
-    return kind in (TYPES["f32"], TYPES["f64"])
-
-
-def _arithmetic(name: str) -> Callable[..., Value]:
-    def emit(emitter: _Emitter, *args: Value) -> Value:
-        prefix = "f" if _is_float(args[0]) else ""
-        return getattr(emitter.builder, prefix + name)(*args)
-
-    return emit
-
-
-def _comparison(operator: str) -> Callable[[_Emitter, Value, Value], Value]:
-    def emit(emitter: _Emitter, a: Value, b: Value) -> Value:
-        if _is_float(a):
-            return emitter.builder.fcmp_ordered(operator, a, b)
-        return emitter.builder.icmp_signed(operator, a, b)
-
-    return emit
-
-
-def _intrinsic(name: str) -> Callable[..., Value]:
-    return lambda emitter, *args: emitter.intrinsic(name, *args)
-
-
-def _conversion(result: str) -> Callable[[_Emitter, Value], Value]:
-    def emit(emitter: _Emitter, value: Value) -> Value:
-        wide = isinstance(value.type, llvm.VectorType)
-        kind = llvm.VectorType(TYPES[result], value.type.count) if wide else TYPES[result]
-        if value.type == kind:
-            return value
-        if not _is_float(value):
-            return emitter.builder.sitofp(value, kind)
-        if result == "f64":
-            return emitter.builder.fpext(value, kind)
-        return emitter.builder.fptrunc(value, kind)
-
-    return emit
-
-
-EMITTERS: dict[str, Callable[..., Value]] = {
-    "add": _arithmetic("add"),
-    "sub": _arithmetic("sub"),
-    "mul": _arithmetic("mul"),
-    "div": _arithmetic("div"),
-    "fma": _Emitter.fma,
-    "max": _intrinsic("maximum"),
-    "min": _intrinsic("minimum"),
-    "neg": _arithmetic("neg"),
-    "exp": _intrinsic("exp"),
-    "log": _intrinsic("log"),
-    "sqrt": _intrinsic("sqrt"),
-    "lt": _comparison("<"),
-    "le": _comparison("<="),
-    "gt": _comparison(">"),
-    "ge": _comparison(">="),
-    "eq": _comparison("=="),
-    "isnan": lambda emitter, a: emitter.builder.fcmp_unordered("uno", a, a),
-    "and": lambda emitter, a, b: emitter.builder.and_(a, b),
-    "or": lambda emitter, a, b: emitter.builder.or_(a, b),
-    "not": lambda emitter, a: emitter.builder.not_(a),
-    "select": lambda emitter, c, a, b: emitter.builder.select(c, a, b),
-    "f32": _conversion("f32"),
-    "f64": _conversion("f64"),
 }

@@ -22,7 +22,7 @@ from convc.runtime.threads import pool, runtime_code
 from ir.loops.interpreter import NUMPY
 
 Bytes = npt.NDArray[np.uint8]
-SMALL = 40e-6  # seconds of shareable work below which a run stays on one thread
+SMALL = 60e-6  # seconds of shareable work below which a run stays on one thread
 
 
 class Executable:

@@ -60,7 +60,7 @@ class Result:
     times: Mapping[str, Timing] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
     peak: float | None = None
-    """Flops a second of multiply-adds alone, measured in the same rounds."""
+    """Flops a second of multiply-adds alone, the most that the same rounds saw."""
     unrest: float = 1.0
     """Their median time over the least: far above 1, something else used the processor."""
 
@@ -190,8 +190,8 @@ def measured(patterns: Sequence[str], directions: Sequence[Direction], how: How)
     limits = {"peak": peak_call, "stream": stream_of}
     times = measure(limits, how.rounds, BLOCK, pause_for(how.threads))
     peaks = [result.peak for result in results if result.peak]
-    peak = statistics.median([*peaks, peak_flops / times["peak"].median])
-    return Report(how, results, peak, nbytes / times["stream"].median)
+    peak = statistics.median([*peaks, peak_flops / times["peak"].least])
+    return Report(how, results, peak, nbytes / times["stream"].least)
 
 
 def _measure(layer: Layer, direction: Direction, how: How, peak: tuple[Call, float]) -> Result:
@@ -214,7 +214,7 @@ def _measure(layer: Layer, direction: Direction, how: How, peak: tuple[Call, flo
     calls = {name: call for name, call in calls.items() if name not in errors}
     times = measure({**calls, PEAK: peak[0]}, how.rounds, BLOCK, pause_for(how.threads))
     limit = times.pop(PEAK)
-    return replace(result, times=times, errors=errors, peak=peak[1] / limit.median,
+    return replace(result, times=times, errors=errors, peak=peak[1] / limit.least,
                    unrest=limit.median / limit.least)  # fmt: skip
 
 

@@ -47,8 +47,8 @@ def _roof(axes: Any, report: Report, shown: list[Result]) -> None:
     axes.plot([low, ridge], [low * report.stream / 1e9, report.peak / 1e9], color=ROOF_COLOUR)
     axes.plot([ridge, high], [report.peak / 1e9] * 2, color=ROOF_COLOUR)
     text: dict[str, Any] = {"textcoords": "offset points", "color": ROOF_COLOUR}
-    axes.annotate(f"multiply-adds {report.peak / 1e9:.0f} GFLOP/s", (high, report.peak / 1e9),
-                  xytext=(0, 4), ha="right", **text)  # fmt: skip
+    axes.annotate(f"multiply-adds {report.peak / 1e9:.0f} GFLOP/s", (ridge, report.peak / 1e9),
+                  xytext=(-8, 4), ha="right", **text)  # fmt: skip
     axes.annotate(f"memory {report.stream / 1e9:.0f} GB/s", (low, low * report.stream / 1e9),
                   xytext=(8, 0), va="top", **text)  # fmt: skip
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 from convc.algorithms import geometry
 from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.convolution import OPS, Convolution
-from convc.algorithms.direct import channels, depthwise, spatial, weight_gradient
+from convc.algorithms.direct import channels, depthwise, planes, spatial, weight_gradient
 from convc.algorithms.direct.channels import Channels
 from convc.algorithms.epilogue import Epilogue
 from convc.cost import CLOCK, MEMORY, UNITS, slowness, stream_bytes
@@ -25,7 +25,10 @@ from ir.ops import Add, Conv, ConvWeightGrad
 if TYPE_CHECKING:
     from convc.lowering import Lowering, Stored
 
-Form = Literal["channels", "depthwise", "spatial"]
+PLAIN_FORMS = ("spatial", "planes")
+ROW = 30  # cycles to begin and end a short row of vectors
+TRANSPOSE = 100  # cycles to transpose a square of vectors and store it
+Form = Literal["channels", "depthwise", "spatial", "planes"]
 
 
 def form_of(shape: Convolution, lanes: int) -> Form:
@@ -44,6 +47,8 @@ def _read_wish(shape: Convolution, form: Form, lanes: int) -> Wish:
     """How the tensor that the lines walk is read: in blocks if they do not straddle groups."""
     halo = geometry.halo(shape.lines(), shape.read[2:])
     blocks: tuple[int, ...] = (1, lanes)
+    if form == "planes":
+        return AS_PLAIN
     if form == "depthwise":
         blocks = (lanes,)
     elif form == "spatial" or (shape.op.groups > 1 and shape.inner % lanes):
@@ -64,7 +69,8 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
         unit = lines[-1].input[1] == lines[-1].out[1] == 1
         row = lines[-1].count
         filled = -(-row // site.lanes) * site.lanes / max(row, 1)
-        cycles = products / UNITS * (1.2 * filled if unit else 10)
+        cycles = products / UNITS * ((2.2 if shape.out == 1 else 1.2) * filled if unit else 16)
+        cycles += prod(shape.result[:-1]) / 2 * ROW
         cycles *= 1 if not weight_gradient else 2 * site.lanes
     cycles *= slowness(site.target)
     weights = prod(shape.weights) * site.outputs[0].dtype.itemsize
@@ -111,7 +117,14 @@ class Direct:
         self.name = "direct" if variant == "blocked" else f"direct_{variant}"
 
     def form(self, site: Site) -> Form:
-        return "spatial" if self.variant == "rows" else form_of(Convolution.of(site), site.lanes)
+        shape = Convolution.of(site)
+        if self.variant != "rows":
+            return form_of(shape, site.lanes)
+        alone = form_of(shape, site.lanes) == "depthwise"
+        pads = geometry.halo(shape.lines(), shape.read[2:])
+        nbytes = planes.plane_bytes(shape.read, pads, site.outputs[0].dtype.itemsize)
+        small = nbytes <= planes.LARGEST and not isinstance(site.op, ConvWeightGrad)
+        return "planes" if alone and small else "spatial"
 
     def supports(self, site: Site) -> str | None:
         if not isinstance(site.op, OPS):
@@ -124,19 +137,24 @@ class Direct:
         return None
 
     def seconds(self, site: Site) -> float:
-        return predicted_seconds(Convolution.of(site), self.form(site), site)
+        shape = Convolution.of(site)
+        seconds = predicted_seconds(shape, self.form(site), site)
+        if self.variant == "plain":
+            squares = prod(shape.result) / site.lanes**2
+            seconds = 1.07 * seconds + squares * TRANSPOSE / CLOCK
+        return seconds
 
     def tolerance(self, site: Site) -> float:
         return 1e-5 if site.dtype == "f32" else 1e-12
 
     def block(self, site: Site, given: Sequence[int]) -> int:
-        plain = self.form(site) == "spatial" or isinstance(site.op, ConvWeightGrad)
+        plain = self.form(site) in PLAIN_FORMS or isinstance(site.op, ConvWeightGrad)
         return 1 if plain or self.variant == "plain" else site.lanes
 
     def wishes(self, site: Site) -> tuple[Wish, ...]:
         form = self.form(site)
         walked = _read_wish(Convolution.of(site), form, site.lanes)
-        block = 1 if form == "spatial" else site.lanes
+        block = 1 if form in PLAIN_FORMS else site.lanes
         if isinstance(site.op, ConvWeightGrad):
             return Wish((block,), exact=False), walked
         main = (walked, AS_PLAIN) if isinstance(site.op, Conv) else (AS_PLAIN, walked)
@@ -157,7 +175,7 @@ def _lower_correlation(
     walked, weights = (1, 0) if shape.transposed else (0, 1)
     source = into.read(walked)
     packed, form_channels = _weights(site, shape, form, source, weights, into)
-    block = 1 if form == "spatial" else lanes
+    block = 1 if form in PLAIN_FORMS else lanes
     epilogue = Epilogue(site, block)
     extra = epilogue.operands(into)
     result = into.write(written)
@@ -166,7 +184,10 @@ def _lower_correlation(
     w = k.read("w", site.dtype, _weight_view(shape, form_channels, form, lanes))
     finish = epilogue.declare(k, extra)
     y = result.image(k, "y", write=True)
-    for lines in shape.lines():
+    if form == "planes":
+        halo = geometry.halo(shape.lines(), shape.read[2:])
+        planes.correlate(k, x, w, y, shape.lines(), halo, finish, lanes)
+    for lines in shape.lines() if form != "planes" else ():
         if form == "channels":
             channels.correlate(k, x, w, y, form_channels, lines, finish, site.target)
         elif form == "depthwise":
@@ -193,7 +214,7 @@ def _weights(
 ) -> tuple[Stored, Channels]:
     """The weights as the form reads them, packed once per graph (or once, when constant)."""
     packing = Channels(shape.op.groups, shape.out, shape.inner, site.lanes, source.layout.block)
-    if form == "spatial":
+    if form in PLAIN_FORMS:
         return into.read(operand), packing
     view = _weight_view(shape, packing, form, site.lanes)
 

@@ -14,7 +14,16 @@ from convc.algorithms.epilogue import Step
 from convc.algorithms.geometry import Lines
 from convc.backend.target import Target
 from convc.layout import Image
-from convc.schedule import Nest, Point, Schedule, Segment, lower, register_tile, segments
+from convc.schedule import (
+    Nest,
+    Point,
+    RegisterTile,
+    Schedule,
+    Segment,
+    lower,
+    register_tile,
+    segments,
+)
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder
 from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Load, Scalar
@@ -110,6 +119,8 @@ def correlate(
     nest = _nest(x, w, y, channels, lines, finish)
     counts = tuple(line.count for line in lines)
     chosen = register_tile(target, counts[-2:], channels.out_blocks)
+    if y.layout.block == 1 and counts[-1] >= channels.lanes:  # whole lines of the result
+        chosen = RegisterTile((*(1 for _ in counts[-2:-1]), channels.lanes), 1, 0.0)
     names = [f"q{axis}" for axis in range(len(lines))][-2:]
     tile = (*zip(names, chosen.pixels, strict=True), ("o", chosen.blocks))
     parallel = ("n", "g", "o", *(f"q{axis}" for axis in range(len(lines) - 1)))

@@ -9,8 +9,8 @@ stands for a point known to be zero: no code is made for it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import cache
 from itertools import count
 from math import cos, gcd, pi, sin, sqrt
@@ -22,7 +22,6 @@ from ir.loops.nodes import Const, Expr, Scalar
 Complex = tuple[Expr, Expr]
 Point = Complex | None  # None: zero
 Line = Sequence[Point]
-_NUMBERS = count()
 
 
 @dataclass(frozen=True)
@@ -33,9 +32,10 @@ class Arithmetic:
     dtype: Scalar
     lanes: int
     v: Affine
+    _numbers: Iterator[int] = field(default_factory=count)
 
     def keep(self, value: Expr) -> Expr:
-        local = self.k.local(f"t{next(_NUMBERS)}", self.dtype, (self.lanes,))
+        local = self.k.local(f"t{next(self._numbers)}", self.dtype, (self.lanes,))
         self.k.store(local[self.v], value)
         return local[self.v]
 

@@ -1,0 +1,130 @@
+"""Single values: LLVM's types, and instructions for each function of the kernel language."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+from llvmlite import ir as llvm
+
+from convc.backend.target import Target
+
+I1, BYTE, I32, I64 = (llvm.IntType(bits) for bits in (1, 8, 32, 64))
+POINTER = llvm.PointerType()
+TYPES = {"f32": llvm.FloatType(), "f64": llvm.DoubleType(), "i64": I64, "bool": I1}
+Value = Any  # an llvmlite value; the library is untyped
+
+
+class Emitter(Protocol):
+    """Where instructions go."""
+
+    module: llvm.Module
+    builder: llvm.IRBuilder
+    target: Target
+
+
+def intrinsic(emitter: Emitter, name: str, *args: Value) -> Value:
+    """Call an LLVM intrinsic overloaded on the type of its first argument."""
+    kind = args[0].type
+    element = kind.element if isinstance(kind, llvm.VectorType) else kind
+    suffix = "f32" if element == TYPES["f32"] else "f64"
+    if isinstance(kind, llvm.VectorType):
+        suffix = f"v{kind.count}{suffix}"
+    full = f"llvm.{name}.{suffix}"
+    function = emitter.module.globals.get(full)
+    if function is None:
+        signature = llvm.FunctionType(kind, [arg.type for arg in args])
+        function = llvm.Function(emitter.module, signature, full)
+    return emitter.builder.call(function, args)
+
+
+def fma(emitter: Emitter, a: Value, b: Value, c: Value) -> Value:
+    """One rounding where the target has the instruction, else two."""
+    if emitter.target.fused_multiply_add:
+        return intrinsic(emitter, "fma", a, b, c)
+    return emitter.builder.fadd(emitter.builder.fmul(a, b), c)
+
+
+def transposed(builder: llvm.IRBuilder, rows: Sequence[Value]) -> list[Value]:
+    """The columns of a square of rows: log2(side) rounds of exchanging blocks between rows."""
+    rows, side = list(rows), len(rows)
+    distance = side // 2
+    while distance:
+        low = [i if not i & distance else i - distance + side for i in range(side)]
+        high = [i + distance if not i & distance else i + side for i in range(side)]
+        masks = [llvm.Constant(llvm.VectorType(I32, side), mask) for mask in (low, high)]
+        for i in range(side):
+            if not i & distance:
+                pair = rows[i], rows[i + distance]
+                rows[i] = builder.shuffle_vector(*pair, masks[0])
+                rows[i + distance] = builder.shuffle_vector(*pair, masks[1])
+        distance //= 2
+    return rows
+
+
+def _is_float(value: Value) -> bool:
+    kind = value.type.element if isinstance(value.type, llvm.VectorType) else value.type
+    return kind in (TYPES["f32"], TYPES["f64"])
+
+
+def _arithmetic(name: str) -> Callable[..., Value]:
+    def emit(emitter: Emitter, *args: Value) -> Value:
+        prefix = "f" if _is_float(args[0]) else ""
+        return getattr(emitter.builder, prefix + name)(*args)
+
+    return emit
+
+
+def _comparison(operator: str) -> Callable[[Emitter, Value, Value], Value]:
+    def emit(emitter: Emitter, a: Value, b: Value) -> Value:
+        if _is_float(a):
+            return emitter.builder.fcmp_ordered(operator, a, b)
+        return emitter.builder.icmp_signed(operator, a, b)
+
+    return emit
+
+
+def _intrinsic(name: str) -> Callable[..., Value]:
+    return lambda emitter, *args: intrinsic(emitter, name, *args)
+
+
+def _conversion(result: str) -> Callable[[Emitter, Value], Value]:
+    def emit(emitter: Emitter, value: Value) -> Value:
+        wide = isinstance(value.type, llvm.VectorType)
+        kind = llvm.VectorType(TYPES[result], value.type.count) if wide else TYPES[result]
+        if value.type == kind:
+            return value
+        if not _is_float(value):
+            return emitter.builder.sitofp(value, kind)
+        if result == "f64":
+            return emitter.builder.fpext(value, kind)
+        return emitter.builder.fptrunc(value, kind)
+
+    return emit
+
+
+EMITTERS: dict[str, Callable[..., Value]] = {
+    "add": _arithmetic("add"),
+    "sub": _arithmetic("sub"),
+    "mul": _arithmetic("mul"),
+    "div": _arithmetic("div"),
+    "fma": fma,
+    "max": _intrinsic("maximum"),
+    "min": _intrinsic("minimum"),
+    "neg": _arithmetic("neg"),
+    "exp": _intrinsic("exp"),
+    "log": _intrinsic("log"),
+    "sqrt": _intrinsic("sqrt"),
+    "lt": _comparison("<"),
+    "le": _comparison("<="),
+    "gt": _comparison(">"),
+    "ge": _comparison(">="),
+    "eq": _comparison("=="),
+    "isnan": lambda emitter, a: emitter.builder.fcmp_unordered("uno", a, a),
+    "and": lambda emitter, a, b: emitter.builder.and_(a, b),
+    "or": lambda emitter, a, b: emitter.builder.or_(a, b),
+    "not": lambda emitter, a: emitter.builder.not_(a),
+    "select": lambda emitter, c, a, b: emitter.builder.select(c, a, b),
+    "f32": _conversion("f32"),
+    "f64": _conversion("f64"),
+}

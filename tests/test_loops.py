@@ -51,7 +51,8 @@ def lines(*body: str, params: str = "in x: f32[8], out y: f32[8]") -> str:
         ("y[8] = 0:f32", r"reaches 8\.\.8"),
         ("if 0 <= t < 1 { y[t - 1] = 0:f32 }", r"reaches -1\.\.-1"),
         ("for i in 0..9 { if 0 <= i < 9 { y[i] = 0:f32 } }", r"reaches 0\.\.8"),
-        ("for i in 0..9 { if 0 <= 2*i < 8 { y[i] = 0:f32 } }", r"reaches 0\.\.8"),
+        ("for i in 0..9 { if 0 <= 2*i < 17 { y[i] = 0:f32 } }", r"reaches 0\.\.8"),
+        ("for i in 0..9 { for j in 0..2 { if 0 <= i < 8 { y[i + j] = 0:f32 } } }", r"0\.\.8"),
         ("for i in 0..9 { if 1 <= i < 9 { y[i] = 0:f32 } }", r"reaches 1\.\.8"),
         ("for i in 0..9 { if 0 <= i < 8 { local a: f32[1] } y[i] = 0:f32 }", r"reaches 0\.\.8"),
     ],
@@ -68,11 +69,13 @@ def test_access_out_of_bounds_by_one_is_refused(body: str, message: str) -> None
         "for i in 0..9 { if 0 <= i - 1 < 8 { y[i - 1] = x[i - 1] } }",
         "for i in 0..9 { if 1 <= i < 9 { y[i - 1] = 0:f32 } }",
         "for i in 0..6 { for j in 0..6 { if 2 <= i + j < 8 { y[i + j] = x[i + j - 2] } } }",
+        "for i in 0..9 { for j in -1..2 { if 1 <= i < 7 { y[i + j] = 0:f32 } } }",
+        "for i in 0..9 { if 0 <= 2*i < 8 { y[i] = 0:f32 } }",
         "for i in -3..12 { if -3 <= i < 8 { if 0 <= i + 2 < 10 { if 2 <= i + 2 < 99 {"
         " y[i] = 0:f32 } } } }",
     ],
 )
-def test_a_guard_proves_bounds_of_its_index_and_of_shifts_of_it(body: str) -> None:
+def test_a_guard_proves_bounds_of_its_index_and_of_what_is_near_it(body: str) -> None:
     parse(lines(body))
 
 

@@ -115,12 +115,13 @@ REGRESSIONS = {
     ),
     "part of a square local, changed between reads": task(
         "local a: f32[4, 4] unroll r in 0..3 { vector v in 0..4 { a[r, v] = x[v + r] } }",
-        "vector v in 0..3 { y[v] = a[v, 2] } a[1, 2] = x[7] vector w in 0..2 { y[w + 3] = a[w, 2] }",
+        "vector v in 0..3 { y[v] = a[v, 2] } a[1, 2] = x[7]",
+        "vector w in 0..2 { y[w + 3] = a[w, 2] }",
         "for c in 0..4 { vector z in 0..3 { y[z + 5] = add(a[z, c], a[z, 3]) } }",
     ),
     "a square local of another shape": task(
-        "unroll u in 0..2 { local s: f32[2, 2] vector v in 0..2 { s[0, v] = x[v + u] s[1, v] = x[v]",
-        "} vector v in 0..2 { y[v + 4*u] = s[v, 1] } }",
+        "unroll u in 0..2 { local s: f32[2, 2] vector v in 0..2 { s[0, v] = x[v + u] }",
+        "vector v in 0..2 { s[1, v] = x[v] } vector v in 0..2 { y[v + 4*u] = s[v, 1] } }",
         "local t: f32[1, 4] vector v in 0..4 { t[0, v] = x[v] } y[7] = t[0, 3]",
     ),
     "a name for one iteration, then for many": parse(

@@ -33,7 +33,7 @@ EXTRAS = {  # as pyproject.toml has them, those for users
     "onnx": ("onnx",),
     "cli": ("rich",),
     "plot": ("matplotlib",),
-    "bench": ("onnxruntime", "openvino"),
+    "bench": ("onnx", "onnxruntime", "openvino"),
 }
 Facts: TypeAlias = "dict[str, Any]"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import product
 
 from ir.errors import Error
 from ir.loops.functions import FUNCTIONS
@@ -107,14 +108,19 @@ def _check_loop(loop: Loop, scope: _Scope, parallel: bool) -> None:
 
 def _check_lanes(loop: Loop) -> None:
     """One lane's stores are not another lane's loads or stores: then their order is no matter."""
-    accesses = list(_accesses(loop.body))
-    for target in (access for access, stored in accesses if stored):
-        for access in (access for access, _ in accesses if access.buffer == target.buffer):
-            pairs = zip(target.index, access.index, strict=True)
+    stored: dict[str, set[tuple[Affine, ...]]] = {}
+    accessed: dict[str, set[tuple[Affine, ...]]] = {}
+    for access, stores in _accesses(loop.body):
+        accessed.setdefault(access.buffer, set()).add(access.index)
+        if stores:
+            stored.setdefault(access.buffer, set()).add(access.index)
+    for buffer, targets in stored.items():
+        for target, other in product(targets, accessed[buffer]):
+            pairs = zip(target, other, strict=True)
             if not any(a == b and a.coefficient(loop.variable) for a, b in pairs):
                 raise KernelError(
-                    f"loop {loop.variable}: one lane stores to {target.buffer} what another may "
-                    f"access; use one subscript for both"
+                    f"loop {loop.variable}: one lane stores to {buffer} what another may access; "
+                    f"use one subscript for both"
                 )
 
 

@@ -71,9 +71,9 @@ class Passes:
     def last(self) -> int:
         return len(self.radices) - 1
 
-    def natural(self, load: Source, store: Sink) -> None:
+    def natural(self, load: Source, store: Sink, cuts: Sequence[range] = ()) -> None:
         """From the natural order to the natural order."""
-        self._down(load, self.last)
+        self._down(load, self.last, cuts)
         source = load if self.last == 0 else self._load
         self._stage(self.last, source, store, natural=True)
 

@@ -53,13 +53,16 @@ class Plane:
 
     # -- rows ------------------------------------------------------------------------------
 
-    def transform_rows(self, inside: range, cells: Cells) -> None:
-        """Transform the rows ``inside``; all others are zero."""
+    def transform_rows(self, inside: range, cells: Cells, width: int = 0) -> None:
+        """Transform the rows ``inside``; all others are zero, and all positions from ``width``."""
         first, stop = inside.start // 2, -(-inside.stop // 2)
         pairs = -(-self.height // 2)
         for zeros in (range(first), range(stop, pairs)):
             self._zero(zeros)
-        self._row_pairs(range(first, stop), inside.stop, lambda p, odd: self._row(p, odd, cells))
+        known = self._limited(cells, width or self.width)
+        cuts = self._cuts_at(width) if width else ()
+        self._row_pairs(range(first, stop), inside.stop,
+                        lambda pair, odd: self._row(pair, odd, known, cuts))  # fmt: skip
 
     def restore_rows(self, rows: int, put: Put) -> None:
         """Transform back the first rows, which the columns have left."""
@@ -74,6 +77,19 @@ class Plane:
                 with self.k.loop("pair", part) as pair:
                     body(pair, part == whole)
 
+    def _cuts_at(self, width: int) -> tuple[range, ...]:
+        """Ranges of butterflies that each meet a point before ``width`` always or never."""
+        stride = self.width // self.rows.radices[0]
+        cuts = range(width % stride), range(width % stride, stride)
+        return tuple(cut for cut in cuts if cut)
+
+    @staticmethod
+    def _limited(cells: Cells, width: int) -> Cells:
+        def inside(row: Affine, position: Affine, span: range, v: Affine) -> Expr | None:
+            return cells(row, position, span, v) if span.start < width else None
+
+        return inside
+
     def _zero(self, pairs: range) -> None:
         k = self.k
         zero = k.constant(0, self.spectrum.dtype)
@@ -82,7 +98,7 @@ class Plane:
                 for part in (0, 1):
                     k.store(self.spectrum[pair, f, part, v], zero)
 
-    def _row(self, pair: Affine, odd: bool, cells: Cells) -> None:
+    def _row(self, pair: Affine, odd: bool, cells: Cells, cuts: tuple[range, ...]) -> None:
         k, zero = self.k, self.k.constant(0, self.spectrum.dtype)
 
         def load(position: Affine, span: range, v: Affine) -> Point:
@@ -94,7 +110,7 @@ class Plane:
             for part in (0, 1):
                 k.store(self.spectrum[pair, f, part, v], value[part])
 
-        self.rows.natural(load, store)
+        self.rows.natural(load, store, cuts)
         with k.loop("v", self.lanes, "vector") as v:
             for part in (0, 1):
                 k.store(self.spectrum[pair, self.width, part, v], self.spectrum[pair, 0, part, v])

@@ -126,7 +126,7 @@ def _candidates(size: int, taps: int, count: int, start: int, even: bool) -> Ite
         outputs = -(-count // tiles)
         need = outputs + taps - 1
         if tiles == 1:
-            need = max(size - start, start + need, count, taps)
+            need = min(need, max(size - start, start + need, count, taps))
         if need > LONGEST or outputs in seen:
             continue
         seen.add(outputs)

@@ -48,7 +48,8 @@ class Winograd:
         taps = shape.weights[2:]
         reasons = {
             "the stride is not 1": set(shape.op.stride) != {1},
-            "the kernel is dilated": set(shape.op.dilation) != {1},
+            "the kernel of the gradient is dilated": set(shape.op.dilation) != {1}
+            and isinstance(site.op, ConvWeightGrad),
             "the channels are grouped": shape.op.groups != 1,
             "every axis has one tap": set(taps) == {1},
             "too many taps": any(tap > 1 and self.outputs + tap - 1 > LARGEST for tap in taps),
@@ -129,8 +130,8 @@ def gradient_seconds(tiling: gradient.GradientTiling, site: Site) -> float:
 def predicted_seconds(tiling: Tiling, site: Site) -> float:
     """Products near the peak, transforms, and what the caches deliver too slowly."""
     batch, itemsize = tiling.shape.image[0], site.outputs[0].dtype.itemsize
-    vectors = prod(tiling.tiles) * prod(tiling.points)
+    vectors = prod(tiling.tiles) * prod(tiling.points) * prod(tiling.dilation)
     cycles = vectors * tiling.shape.inner * tiling.out_blocks / UNITS / EFFICIENCY
     cycles += vectors * (tiling.in_blocks + tiling.out_blocks) * TRANSFORM * len(tiling.points)
     fetch = tiling.fetch_seconds(tiling.block(itemsize), itemsize)
-    return batch * max(cycles * slowness(site.target) / CLOCK, fetch)
+    return batch * max(cycles * slowness(site.target) / CLOCK, fetch * prod(tiling.dilation))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
@@ -77,7 +78,11 @@ def multiply_blocks(
                 loops.enter_context(k.loop(f"b{axis}", count, "parallel")) * width + first
                 for axis, (first, count, width) in enumerate(cut)
             )
-            block = _Block(k, tiling, n, starts, tuple(width for *_, width in cut))
+            phases = tuple(
+                loops.enter_context(k.loop(f"d{axis}", dilation, "parallel"))
+                for axis, dilation in enumerate(tiling.dilation)
+            )
+            block = _Block(k, tiling, n, starts, tuple(width for *_, width in cut), phases)
             block.run(x, u, y, finish, target)
 
 
@@ -90,6 +95,12 @@ class _Block:
     n: Affine
     start: tuple[Affine, ...]
     size: tuple[int, ...]
+    phase: tuple[Affine, ...]
+
+    def _cells(self, tile: Sequence[Affine], offset: Sequence[int]) -> tuple[Affine, ...]:
+        """The output position of a cell of a tile; interleaved where the kernel is dilated."""
+        axes = zip(tile, self.tiling.outputs, offset, self.tiling.dilation, self.phase, strict=True)
+        return tuple((t * m + i) * d + phase for t, m, i, d, phase in axes)
 
     def run(self, x: Image, u: Buffer, y: Image, finish: Step, target: Target) -> None:
         k, tiling = self.k, self.tiling
@@ -120,11 +131,10 @@ class _Block:
             at, number = self._tile_loops(loops)
             c = loops.enter_context(k.loop("c", tiling.in_blocks))
             v = loops.enter_context(k.loop("v", lanes, "vector"))
-            axes = list(zip(at, tiling.outputs, tiling.start, strict=True))
 
             def source(point: tuple[int, ...]) -> Expr:
-                cells = (t * m + start + i for (t, m, start), i in zip(axes, point, strict=True))
-                return x[(self.n, c, *cells, v)]
+                cells = zip(self._cells(at, point), tiling.start, strict=True)
+                return x[(self.n, c, *(cell + start for cell, start in cells), v)]
 
             matrices = [each.input for each in tiling.filters]
             results = transformed(k, matrices, source, tiles, lanes, v)
@@ -163,7 +173,7 @@ class _Block:
                 for place, value in enumerate(transformed(k, matrices, source, m, lanes, v)):
                     k.store(tile[place, v], value)
             for place, offset in enumerate(product(*map(range, shape))):
-                cells = tuple(t * w + i for t, w, i in zip(at, shape, offset, strict=True))
+                cells = self._cells(at, offset)
                 with ExitStack() as inside:
                     for cell, extent in zip(cells, y.shape[2:], strict=True):
                         inside.enter_context(k.guard(cell, extent))

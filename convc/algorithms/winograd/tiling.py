@@ -15,7 +15,8 @@ from convc.cost import stream_bytes
 class Tiling:
     """A convolution cut into tiles: per axis the filtering, the tiles, where the first one reads.
 
-    ``flip``: the weights run backwards along the axis, as they do in the input gradient.
+    A dilated axis is cut into ``dilation`` interleaved ones, each tiled for itself. ``flip``: the
+    weights run backwards, as they do in the input gradient.
     """
 
     shape: Convolution
@@ -31,6 +32,7 @@ class Tiling:
         (lines,) = shape.lines()
         taps = shape.weights[2:]
         each = tuple(outputs if tap > 1 else 1 for tap in taps)
+        dilation = shape.op.dilation
         filters = (
             filtering(m, tap) if tap > 1 else IDENTITY for m, tap in zip(each, taps, strict=True)
         )
@@ -38,11 +40,17 @@ class Tiling:
             shape,
             tuple(filters),
             each,
-            tuple(-(-line.count // m) for line, m in zip(lines, each, strict=True)),
+            tuple(
+                -(-line.count // (m * d)) for line, m, d in zip(lines, each, dilation, strict=True)
+            ),
             tuple(line.input[0] + min(0, line.input[2] * (line.taps - 1)) for line in lines),
             shape.transposed,
             lanes,
         )
+
+    @property
+    def dilation(self) -> tuple[int, ...]:
+        return self.shape.op.dilation
 
     @property
     def points(self) -> tuple[int, ...]:
@@ -58,11 +66,11 @@ class Tiling:
 
     def halo(self) -> tuple[tuple[int, int], ...]:
         """How far the tiles read beyond the input; the last ones may overhang the output."""
-        lasts = [t * m for t, m in zip(self.tiles, self.outputs, strict=True)]
-        axes = zip(self.start, lasts, self.filters, self.outputs, self.shape.read[2:], strict=True)
+        starts = [(t - 1) * m for t, m in zip(self.tiles, self.outputs, strict=True)]
+        axes = zip(self.start, starts, self.points, self.dilation, self.shape.read[2:], strict=True)
         return tuple(
-            (max(0, -start), max(0, start + last - m + each.products - n))
-            for start, last, each, m, n in axes
+            (max(0, -start), max(0, start + (last + points) * d - n))
+            for start, last, points, d, n in axes
         )
 
     def block(self, itemsize: int) -> tuple[int, ...]:

@@ -1,0 +1,89 @@
+"""What all kernels of the algorithm share: the table of twiddles, a plane, places in images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+
+from convc.algorithms.fft.passes import Passes, Twiddles
+from convc.algorithms.fft.plane import Plane
+from convc.algorithms.fft.tiling import Tiling
+from ir.loops import Affine, Buffer, KernelBuilder
+from ir.loops.nodes import LoopKind, Scalar
+
+
+@dataclass(frozen=True)
+class Frame:
+    """A kernel under construction for one tiling."""
+
+    k: KernelBuilder
+    tiling: Tiling
+    dtype: Scalar
+    table: Buffer
+
+    @staticmethod
+    def begin(name: str, tiling: Tiling, dtype: Scalar) -> Frame:
+        """A new kernel whose first parameter is the table of twiddles."""
+        k = KernelBuilder(name)
+        size = Twiddles(*tiling.radices).array.size
+        return Frame(k, tiling, dtype, k.read("twiddles", dtype, (size,)))
+
+    @cached_property
+    def twiddles(self) -> Twiddles:
+        return Twiddles(*self.tiling.radices)
+
+    def plane(self, lanes: int) -> Plane:
+        """The buffers and transforms of one task."""
+        height, width = (axis.points for axis in self.tiling.axes)
+        line = self.k.local("line", self.dtype, (width, 2, lanes))
+        column = self.k.local("column", self.dtype, (height, 2, lanes))
+        shape = (-(-height // 2), width + 3, 2, lanes)
+        spectrum = self.k.local("spectrum", self.dtype, shape)
+        columns, rows = (
+            Passes(self.k, radices, self.twiddles, self.table, work)
+            for radices, work in zip(self.tiling.radices, (column, line), strict=True)
+        )
+        return Plane(self.k, rows, columns, spectrum)
+
+    def tile(self, loops: ExitStack, kind: LoopKind) -> Tile:
+        """Enter loops over the tiles of an image."""
+        at = [
+            loops.enter_context(self.k.loop(f"t{axis}", count, kind))
+            for axis, count in enumerate(self.tiling.grid)
+        ]
+        return Tile(self, at[0], at[1])
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile by its numbers along both axes."""
+
+    frame: Frame
+    down: Affine
+    across: Affine
+
+    def source(self, row: Affine, column: Affine) -> tuple[Affine, ...]:
+        """Where a cell of the tile lies in the image that the convolution walks."""
+        starts = tuple(axis.start for axis in self.frame.tiling.axes)
+        return self._place(row + starts[0], column + starts[1])
+
+    def result(self, row: Affine, column: Affine) -> tuple[Affine, ...]:
+        """Where an output of the tile lies."""
+        return self._place(row, column)
+
+    def _place(self, row: Affine, column: Affine) -> tuple[Affine, ...]:
+        rows, columns = self.frame.tiling.axes
+        place = (self.down * rows.outputs + row, self.across * columns.outputs + column)
+        return place[-len(self.frame.tiling.shape.op.stride) :]
+
+    @contextmanager
+    def guarded(self, row: Affine, column: Affine) -> Iterator[None]:
+        """Nothing for cells beyond the tile's outputs or the result."""
+        k, (rows, columns) = self.frame.k, self.frame.tiling.axes
+        with ExitStack() as guards:
+            guards.enter_context(k.guard(column, columns.outputs))
+            guards.enter_context(k.guard(self.down * rows.outputs + row, rows.count))
+            guards.enter_context(k.guard(self.across * columns.outputs + column, columns.count))
+            yield

@@ -10,6 +10,7 @@ import ctypes
 import mmap
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,7 +20,7 @@ from convc.backend.target import target_named
 from convc.lowering import Slot
 from convc.train.lenet import lenet, with_loss
 from ir.types import Array
-from tests.examples import FLOATS, data, examples, graph_of, with_constants
+from tests.examples import applicable, data, examples, graph_of, with_constants
 from tests.loops_runner import launch_all, memory, natively, undefined, unwritten
 
 NONE, READ, WRITE = 0, mmap.PROT_READ, mmap.PROT_READ | mmap.PROT_WRITE
@@ -73,17 +74,28 @@ def protect(address: int, nbytes: int, access: int) -> None:
         raise OSError(ctypes.get_errno(), "mprotect")
 
 
-def check(graph: ir.Graph, inputs: dict[str, Array], target: str) -> convc.Model:
-    """Run a graph in guarded memory; every output is written, and only what is NaN is NaN.
+@dataclass(frozen=True)
+class Case:
+    """A graph to run on inputs; the algorithm of its node ``y``, or the compiler's choice."""
+
+    name: str
+    graph: ir.Graph
+    inputs: dict[str, Array]
+    algorithm: str | None = None
+
+
+def check(case: Case, target: str) -> convc.Model:
+    """Run in guarded memory; every output is written, and only what is NaN is NaN.
 
     The model keeps its kernels from being compiled again.
     """
-    model = convc.compile(graph, target=target)
-    plan = model.stages().plan
-    want = ir.interpret(graph, inputs)
+    forced = {"y": case.algorithm} if case.algorithm else {}
+    model = convc.compile(case.graph, target=target, algorithms=forced)
+    plan = model.executable().plan
+    want = ir.interpret(case.graph, case.inputs)
     for at_end in (True, False):
         guarded = GuardedMemory(at_end)
-        slots = memory(plan, inputs, guarded.allocate)
+        slots = memory(plan, case.inputs, guarded.allocate)
         for slot in plan.program.slots:
             if slot.role in ("input", "constant"):
                 guarded.freeze(slot.number)
@@ -96,16 +108,18 @@ def check(graph: ir.Graph, inputs: dict[str, Array], target: str) -> convc.Model
     return model
 
 
-def cases() -> Iterator[tuple[str, ir.Graph, dict[str, Array]]]:
-    """Every example, with all operands given and with all but the first constant; a network."""
+def cases(target: str) -> Iterator[Case]:
+    """Every example by every algorithm, and with all operands but the first constant; a network."""
     for name, example in examples():
-        for dtype in FLOATS:
-            inputs, graph = data(example, dtype), graph_of(example, dtype)
-            yield f"{name} {dtype}", graph, inputs
-            if len(inputs) > 1:
-                first = {"in0": inputs["in0"]}
-                yield f"{name} {dtype}, constants", with_constants(graph, inputs), first
-    yield "network", *network()
+        inputs, graph = data(example), graph_of(example)
+        for algorithm in applicable(graph, target):
+            yield Case(f"{name}, {algorithm}", graph, inputs, algorithm)
+        if len(inputs) > 1:
+            first = {"in0": inputs["in0"]}
+            yield Case(f"{name}, constants", with_constants(graph, inputs), first)
+        wide = graph_of(example, "float64")
+        yield Case(f"{name}, float64", wide, data(example, "float64"))
+    yield Case("network", *network())
 
 
 def network() -> tuple[ir.Graph, dict[str, Array]]:
@@ -135,9 +149,9 @@ def trespass(where: str) -> None:
 def main(target: str) -> None:
     """Check all cases on one target; a model lives until the next one, which may share code."""
     kept: list[convc.Model] = []
-    for name, graph, inputs in cases():
-        print(name, flush=True)
-        kept[:] = [check(graph, inputs, target)]
+    for case in cases(target):
+        print(case.name, flush=True)
+        kept[:] = [check(case, target)]
     print("all held", flush=True)
 
 

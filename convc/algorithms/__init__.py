@@ -7,6 +7,7 @@ from convc.algorithms.losses import AlongClasses, Total
 from convc.algorithms.movement import Alias, Gather, Reduce
 from convc.algorithms.pointwise import Pointwise
 from convc.algorithms.pool import Pick, Scatter, Sweep
+from convc.algorithms.separable import Separable
 from convc.algorithms.winograd import Winograd
 
 ALGORITHMS: tuple[Algorithm, ...] = (
@@ -15,6 +16,9 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Direct("rows"),
     Winograd(2),
     Winograd(4),
+    Separable(),
+    Separable(terms=2),
+    Separable(terms=3),
     Sweep(),
     Scatter(),
     Pick(),

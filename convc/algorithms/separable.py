@@ -8,14 +8,24 @@ Lathauwer et al. 2000).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from math import inf, prod
+from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
+from convc.algorithms.base import AS_PLAIN, Site, Wish
+from convc.algorithms.convolution import Convolution
+from convc.algorithms.epilogue import Epilogue
+from convc.algorithms.separable_passes import Form, Passes, correlate
+from convc.cost import CLOCK, MEMORY
+from convc.layout import zero_halo
+from ir.loops import KernelBuilder
+from ir.ops import Conv
 from ir.types import Array
 
 if TYPE_CHECKING:
-    pass
+    from convc.lowering import Lowering, Stored
 
 RANK_ONE = {"f32": 1e-6, "f64": 1e-12}  # of the first singular value: what the second may be
 APPROXIMATE = 1e-3  # what all beyond the terms of an approximation may be together
@@ -46,10 +56,11 @@ def factors(kernels: Array, terms: int) -> list[Array]:
     More than one term is for kernels of two axes.
     """
     if terms > 1:
-        left, scales, right = np.linalg.svd(kernels, full_matrices=False)
-        bases = [left.swapaxes(1, 2)[:, :terms], right[:, :terms]]
+        columns, scales, rows = np.linalg.svd(kernels, full_matrices=False)
+        bases = [columns.swapaxes(1, 2)[:, :terms], rows[:, :terms]]
     else:
-        bases = [np.linalg.svd(m)[0][:, None, :, 0] for m in unfoldings(kernels)]
+        left = [np.linalg.svd(m, full_matrices=False)[0] for m in unfoldings(kernels)]
+        bases = [vectors[:, None, :, 0] for vectors in left]
         scales = kernels
         for basis in bases:
             scales = np.einsum("pt...,pt->p...", scales, basis[:, 0])
@@ -89,9 +100,9 @@ class Separable:
     def _rank_reason(self, weights: Array, dtype: str) -> str | None:
         """Why the kernels are no such products; most that are not show it in the first few."""
         allowed = RANK_ONE[dtype] if self.terms == 1 else APPROXIMATE
-        every = kernels(weights)
+        every = weights.reshape(-1, *weights.shape[2:])
         for some in (every[:SAMPLE], every):
-            rest = beyond(some, self.terms)
+            rest = beyond(some.astype(np.float64), self.terms)
             if rest > allowed:
                 return (
                     f"not of rank {self.terms}: the singular values beyond make {rest:.0e} of the "
@@ -100,25 +111,27 @@ class Separable:
         return None
 
     def seconds(self, site: Site) -> float:
-        return predicted_seconds(self._passes(site)) if self.terms == 1 else inf
+        return predicted_seconds(self._passes(site), site) if self.terms == 1 else inf
 
     def tolerance(self, site: Site) -> float:
         """Rounding in each pass; of an approximation, what its terms leave out."""
         rounding = 3e-5 if site.dtype == "f32" else 3e-12
         return rounding if self.terms == 1 else rounding + APPROXIMATE
 
+    def block(self, site: Site, given: Sequence[int]) -> int:
+        return 1 if self._passes(site).form == "spatial" else site.lanes
+
     def wishes(self, site: Site) -> tuple[Wish, ...]:
         passes = self._passes(site)
-        block = site.lanes if passes.form == "depthwise" else 1
-        written = 1 if passes.form == "spatial" else site.lanes
-        return Wish((block,), exact=False), AS_PLAIN, *Epilogue(site, written).wishes()
+        read = Wish((site.lanes if passes.form == "depthwise" else 1,), exact=False)
+        return read, AS_PLAIN, *Epilogue(site, self.block(site, ())).wishes()
 
     def lower(self, site: Site, into: Lowering) -> None:
         passes = self._passes(site)
-        block = 1 if passes.form == "spatial" else site.lanes
+        block = self.block(site, ())
         epilogue = Epilogue(site, block)
-        source, tables, extra = into.read(0), self._tables(site, passes, into), epilogue.operands(into)
-        result = into.write(block)
+        source, tables = into.read(0), self._tables(site, passes, into)
+        extra, result = epilogue.operands(into), into.write(block)
         k = KernelBuilder(f"separable_{passes.form}")
         x = source.image(k, "x")
         read = [k.read(f"f{a}", site.dtype, passes.factor(a)) for a in range(len(tables))]
@@ -131,21 +144,19 @@ class Separable:
     def _passes(self, site: Site) -> Passes:
         shape = Convolution.of(site)
         terms = min(self.terms, *shape.weights[2:])
-        return Passes(shape, terms, site.lanes, form_of(shape, site.lanes), site.outputs[0].dtype.itemsize)
+        form = form_of(shape, site.lanes)
+        return Passes.of(shape, terms, form, site.outputs[0].dtype.itemsize, site.target)
 
     def _tables(self, site: Site, passes: Passes, into: Lowering) -> list[Stored]:
         """The factors of each axis, as the passes read them."""
         weights = site.constants[1]
         assert weights is not None
+        kernels = weights.reshape(-1, *weights.shape[2:]).astype(np.float64)
+        tables = [packed(f, passes, axis) for axis, f in enumerate(factors(kernels, passes.terms))]
         return [
-            into.table(f"{site.name}.factor{axis}", packed(factor, passes, axis).astype(weights.dtype))
-            for axis, factor in enumerate(factors(kernels(weights), passes.terms))
+            into.table(f"{site.name}.factor{axis}", table.astype(weights.dtype))
+            for axis, table in enumerate(tables)
         ]
-
-
-def kernels(weights: Array) -> Array:
-    """Weights [K, C, *taps] as [K * C, *taps], in double precision."""
-    return weights.reshape(-1, *weights.shape[2:]).astype(np.float64)
 
 
 def packed(factor: Array, passes: Passes, axis: int) -> Array:
@@ -165,5 +176,31 @@ def form_of(shape: Convolution, lanes: int) -> Form:
     return "depthwise" if enough and shape.out == shape.inner == 1 else "spatial"
 
 
-def predicted_seconds(passes: Passes) -> float:
-    return 1e-9
+def predicted_seconds(passes: Passes, site: Site) -> float:
+    """Cycles as measured: near one a multiply-add, one where vectors cross cache lines.
+
+    Lanes that skip cells are gathered one by one. Each sum is stored and read again.
+    """
+    products = [multiply_adds(passes, axis) for axis in range(len(passes.lines))]
+    unit = passes.lines[-1].input[1] == 1
+    last = 0.75 if not passes.spatial else 1.0 if unit else 10.0
+    cycles = 0.75 * sum(products[:-1]) + last * products[-1]
+    overhead = 1 if passes.form == "mixing" else 4
+    cycles += overhead * products[-1] / passes.lines[-1].taps
+    if not site.target.fused_multiply_add:
+        cycles *= 2
+    batch, *image = site.shape(0)
+    moved = batch * (prod(image) + prod(site.result[1:])) * passes.itemsize
+    return max(batch * cycles / CLOCK, moved / MEMORY)
+
+
+def multiply_adds(passes: Passes, axis: int) -> float:
+    """Of vectors, of one example, in the pass over an axis: outputs up to it, inputs beyond."""
+    lines = passes.lines
+    vectors = passes.groups * passes.outs * passes.inner * passes.terms * lines[axis].taps
+    cells = float(lines[-1].count if axis == len(lines) - 1 else passes.line)
+    for other, line in enumerate(lines[:-1]):
+        _, step, tap = line.input
+        read = (passes.rows - 1) * step + tap * (line.taps - 1) + 1
+        cells *= line.count * (read / passes.rows if other > axis else 1)
+    return vectors * cells / (passes.lanes if passes.spatial else 1)

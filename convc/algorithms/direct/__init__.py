@@ -53,6 +53,8 @@ def _read_wish(shape: Convolution, form: Form, lanes: int) -> Wish:
         blocks = (lanes,)
     elif form == "spatial" or (shape.op.groups > 1 and shape.inner % lanes):
         blocks = (1,)
+    elif isinstance(shape.op, ConvWeightGrad) and shape.inner >= lanes:
+        blocks = (lanes,)
     return Wish(blocks, halo, exact=False)
 
 
@@ -66,12 +68,13 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
         cycles = products / UNITS * 1.5
     else:
         lines = shape.lines()[0]
-        unit = lines[-1].input[1] == lines[-1].out[1] == 1
+        unit = lines[-1].input[1] == 1
         row = lines[-1].count
         filled = -(-row // site.lanes) * site.lanes / max(row, 1)
         cycles = products / UNITS * ((2.2 if shape.out == 1 else 1.2) * filled if unit else 16)
         cycles += prod(shape.result[:-1]) / 2 * ROW
-        cycles *= 1 if not weight_gradient else 2 * site.lanes
+        cycles += prod(shape.image) * 2 if lines[-1].out[1] > 1 else 0  # stores lane by lane
+        cycles *= 1 if not weight_gradient else 1.5
     cycles *= slowness(site.target)
     weights = prod(shape.weights) * site.outputs[0].dtype.itemsize
     moved = (prod(shape.image) + prod(shape.result)) * site.outputs[0].dtype.itemsize
@@ -231,6 +234,9 @@ def _weights(
 
 
 def _lower_weight_gradient(site: Site, shape: Convolution, form: Form, into: Lowering) -> None:
+    if form == "spatial":
+        _lower_partial_sums(site, shape, into)
+        return
     upstream, source, result = into.read(0), into.read(1), into.write()
     k = KernelBuilder(f"direct_{form}_weights")
     g, x = upstream.image(k, "g"), source.image(k, "x")
@@ -241,6 +247,22 @@ def _lower_weight_gradient(site: Site, shape: Convolution, form: Form, into: Low
         weight_gradient.weight_gradient(k, g, x, dw, groups, lines, site.target)
     elif form == "depthwise":
         depthwise.weight_gradient(k, g, x, dw, lines)
-    else:
-        spatial.weight_gradient(k, g, x, dw, shape.op.groups, lines)
     into.run(k.build(), upstream, source, result)
+
+
+def _lower_partial_sums(site: Site, shape: Convolution, into: Lowering) -> None:
+    """The weight gradient by rows: a sum for each lane, then the sum of those."""
+    upstream, source = into.read(0), into.read(1)
+    (lines,) = shape.lines()
+    view = spatial.partial_shape(shape.weights, lines[-1].count, site.lanes)
+    sums = into.temporary(f"{site.name}.partial", site.dtype, prod(view))
+    result = into.write()
+    k = KernelBuilder("direct_rows_weights")
+    g, x = upstream.image(k, "g"), source.image(k, "x")
+    partial = k.write("partial", site.dtype, view)
+    spatial.weight_gradient(k, g, x, partial, shape.op.groups, lines, site.lanes)
+    into.run(k.build(), upstream, source, sums)
+    k = KernelBuilder("add_lanes")
+    partial = k.read("partial", site.dtype, view)
+    spatial.add_lanes(partial, k.write("dw", site.dtype, shape.weights), k)
+    into.run(k.build(), sums, result)

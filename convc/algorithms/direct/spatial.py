@@ -81,26 +81,65 @@ def _correlate(
     lower(k, nest, Schedule(parallel, (*rows, ("u", wide), ("o", deep)), ("v", lanes)))
 
 
+def partial_shape(weights: tuple[int, ...], row: int, lanes: int) -> tuple[int, ...]:
+    """Partial sums of the weight gradient: one for each lane of whole vectors and of the rest."""
+    return (*weights, sum(width for _, _, width in segments(row, lanes)))
+
+
 def weight_gradient(
-    k: KernelBuilder, g: Image, x: Image, dw: Buffer, groups: int, lines: Lines
+    k: KernelBuilder, g: Image, x: Image, partial: Buffer, groups: int, lines: Lines, lanes: int
 ) -> None:
-    """Append ``dw[k, c, m] = sum over n, q of g[n, k, q] * x[n, c, q*s + m*d - lo]``,
-    without vectors."""
+    """Append ``partial[k, c, m, v]``: the sum of g[n, k, q] * x[n, c, q*s + m*d - lo] over n and
+    the positions q that fall on lane v of a vector along the last axis."""
+    lane = 0
+    for vectors in segments(lines[-1].count, lanes):
+        nest = _partial_nest(g, x, partial, groups, lines, vectors, lane)
+        last = f"m{len(lines) - 1}"
+        tile = (("o", 4), ("i", 2), (last, min(lines[-1].taps, 3)))
+        lower(k, nest, Schedule(("g", "o", "i"), tile, ("v", vectors[2])))
+        lane += vectors[2]
+
+
+def _partial_nest(
+    g: Image,
+    x: Image,
+    partial: Buffer,
+    groups: int,
+    lines: Lines,
+    vectors: Segment,
+    lane: int,
+) -> Nest:
+    first, count, width = vectors
     out, inner = g.shape[1] // groups, x.shape[1] // groups
+    last = len(lines) - 1
     taps = {f"m{axis}": line.taps for axis, line in enumerate(lines)}
 
     def update(p: Point, acc: Expr) -> Expr:
-        at = (line.in_at(p[f"q{a}"], p[f"m{a}"]) for a, line in enumerate(lines))
-        here = (p[f"q{a}"] for a in range(len(lines)))
+        here = [*(p[f"q{a}"] for a in range(last)), p["u"] * width + p["v"] + first]
+        at = (li.in_at(q, p[m]) for li, q, m in zip(lines, here, taps, strict=True))
         above, below = p["g"] * out + p["o"], p["g"] * inner + p["i"]
-        return fma(g[(p["n"], above, *here, 0)], x[(p["n"], below, *at, 0)], acc)
+        return fma(x[(p["n"], below, *at, 0)], g[(p["n"], above, *here, 0)], acc)
 
     def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
-        return dw[(p["g"] * out + p["o"], p["i"], *(p[t] for t in taps))], acc
+        place = (p["g"] * out + p["o"], p["i"], *(p[m] for m in taps), p["v"] + lane)
+        return partial[place], acc
 
-    box = {"n": range(g.shape[0])} | {f"q{a}": range(li.count) for a, li in enumerate(lines)}
-    axes = {"g": groups, "o": out, "i": inner, **taps}
-    nest = Nest(g.buffer.dtype, axes, store, update, (box,) if g.shape[0] else ())
-    last = f"m{len(lines) - 1}"
-    tile = (("i", 2), (last, min(lines[-1].taps, 4)))
-    lower(k, nest, Schedule(("g", "o", "i"), tile))
+    box = {"n": range(g.shape[0])} | {f"q{a}": range(li.count) for a, li in enumerate(lines[:-1])}
+    axes = {"g": groups, "o": out, "i": inner, **taps, "v": width}
+    reductions = (box | {"u": range(count)},) if g.shape[0] else ()
+    return Nest(g.buffer.dtype, axes, store, update, reductions)
+
+
+def add_lanes(partial: Buffer, dw: Buffer, k: KernelBuilder) -> None:
+    """Append ``dw`` = the partial sums added up, in order."""
+    *outer, lanes = partial.shape
+    axes = {f"a{axis}": extent for axis, extent in enumerate(outer)}
+
+    def update(p: Point, acc: Expr) -> Expr:
+        return acc + partial[(*(p[a] for a in axes), p["v"])]
+
+    def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
+        return dw[tuple(p[a] for a in axes)], acc
+
+    nest = Nest(dw.dtype, axes, store, update, ({"v": range(lanes)},))
+    lower(k, nest, Schedule(("a0", "a1"), ((f"a{len(outer) - 1}", 4),)))

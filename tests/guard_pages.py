@@ -16,7 +16,7 @@ import numpy as np
 
 import convc
 import ir
-from convc.backend.target import target_named
+from convc.backend.target import available, target_named
 from convc.lowering import Slot
 from convc.train.lenet import lenet, with_loss
 from ir.types import Array
@@ -117,8 +117,9 @@ def cases(target: str) -> Iterator[Case]:
         if len(inputs) > 1:
             first = {"in0": inputs["in0"]}
             yield Case(f"{name}, constants", with_constants(graph, inputs), first)
-        wide = graph_of(example, "float64")
-        yield Case(f"{name}, float64", wide, data(example, "float64"))
+        if target == available()[-1]:  # elsewhere they are as float32 on a narrower target
+            wide = graph_of(example, "float64")
+            yield Case(f"{name}, float64", wide, data(example, "float64"))
     yield Case("network", *network())
 
 

@@ -1,4 +1,4 @@
-"""Convolution and pooling against other implementations, on shapes nobody would choose."""
+"""Convolution, pooling, products against other implementations, on shapes nobody would choose."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import pytest
 import convc
 import ir
 from convc.backend.target import available
-from ir.ops import AveragePool, Conv, MaxPool
+from ir.ops import AveragePool, Conv, Dense, MaxPool
 from ir.types import Array
 
 SEED = 20160
@@ -257,3 +257,37 @@ def test_pooling_is_onnx_runtimes(shape: Pool, kind: str) -> None:
     want = onnx_runtime(kind, attributes, x)
     assert got.shape == want.shape
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+# ---------------------------------------------------------------- matrix products
+
+
+def random_product(rng: np.random.Generator) -> tuple[int, int, int]:
+    rows, columns = (int(rng.choice([1, 2, 3, 7, 16, 37])) for _ in range(2))
+    return rows, int(rng.choice([0, 1, 5, 64, 129])), columns * int(rng.choice([1, 1, 8]))
+
+
+def random_products(count: int) -> list[tuple[int, int, int]]:
+    rng = np.random.default_rng(SEED)
+    return [(64, 100, 130), (1, 33, 300), *(random_product(rng) for _ in range(count))]
+
+
+@pytest.mark.parametrize("target", available())
+@pytest.mark.parametrize("constant", [True, False], ids=["constant", "given"])
+@pytest.mark.parametrize("shape", random_products(10), ids=str)
+def test_matrix_products_are_numpys(
+    shape: tuple[int, int, int], constant: bool, target: str
+) -> None:
+    """Each way round; constant operands are packed in panels, given ones are not."""
+    rows, depth, columns = shape
+    rng = np.random.default_rng(sum(shape))
+    x, w = numbers(rng, (rows, depth), "f32"), numbers(rng, (depth, columns), "f32")
+    for flags in ((False, False), (True, False), (False, True), (True, True)):
+        left, right = (a.T.copy() if t else a for a, t in zip((x, w), flags, strict=True))
+        b = ir.Builder("product")
+        first = b.input("x", text_of(left.shape, "f32"))
+        second = b.weight("w", right) if constant else b.input("w", text_of(right.shape, "f32"))
+        b.output("y", b.relu(b.add(Dense(*flags), first, second)))
+        inputs = {"x": left} if constant else {"x": left, "w": right}
+        got = convc.compile(b.build(), target=target).run(inputs)["y"]
+        np.testing.assert_array_equal(got, np.maximum(x @ w, 0), err_msg=str(flags))

@@ -47,9 +47,19 @@ class _Scope:
     def interval(self, index: Affine) -> tuple[int, int]:
         low, high = index.interval(self.ranges)
         for guarded, (glow, ghigh) in self.known.items():
-            below, above = (index - guarded).interval(self.ranges)
-            low, high = max(low, glow + below), min(high, ghigh + above)
+            factor = _ratio(index, guarded)
+            below, above = (index - guarded * factor).interval(self.ranges)
+            low, high = max(low, factor * glow + below), min(high, factor * ghigh + above)
         return low, high
+
+
+def _ratio(index: Affine, guarded: Affine) -> int:
+    """How often a guarded expression is contained in an index: a positive factor, 1 by default."""
+    for name, coefficient in guarded.terms:
+        quotient, rest = divmod(index.coefficient(name), coefficient)
+        if quotient > 0 and not rest:
+            return quotient
+    return 1
 
 
 def verify(kernel: Kernel) -> None:

@@ -108,7 +108,7 @@ def _lower_correlation(site: Site, tiling: Tiling, into: Lowering) -> None:
     if tiling.depthwise:
         products.depthwise(frame, x, u, y, finish)
     else:
-        products.mixing(frame, s, u, y, finish)
+        products.mixing(frame, s, u, y, finish, site.target.registers)
     zero_halo(k, y)
     into.run(k.build(), table, source, weights, *extra, result)
 

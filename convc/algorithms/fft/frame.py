@@ -34,12 +34,12 @@ class Frame:
     def twiddles(self) -> Twiddles:
         return Twiddles(*self.tiling.radices)
 
-    def plane(self, lanes: int) -> Plane:
-        """The buffers and transforms of one task."""
+    def plane(self, lanes: int, tiles: int = 1) -> Plane:
+        """The transforms of one task and the buffers they need for so many tiles."""
         height, width = (axis.points for axis in self.tiling.axes)
         line = self.k.local("line", self.dtype, (width, 2, lanes))
         column = self.k.local("column", self.dtype, (height, 2, lanes))
-        shape = (-(-height // 2), width + 3, 2, lanes)
+        shape = (tiles * -(-height // 2), width + 3, 2, lanes)
         spectrum = self.k.local("spectrum", self.dtype, shape)
         columns, rows = (
             Passes(self.k, radices, self.twiddles, self.table, work)

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from convc.algorithms.fft.butterfly import Complex, Point
 from convc.algorithms.fft.passes import Change, Passes, Sink, Source
 from ir.loops import Affine, Buffer, KernelBuilder
-from ir.loops.nodes import Expr
+from ir.loops.nodes import Expr, Index
 
 # Row, position in the row, the positions that takes, lane; None where that is known to be zero.
 Cells = Callable[[Affine, Affine, range, Affine], Expr | None]
@@ -32,12 +32,16 @@ Put = Callable[[Affine, Affine, Expr, Affine], None]
 
 @dataclass(frozen=True)
 class Plane:
-    """The transforms along both axes and the buffer between them."""
+    """The transforms along both axes and the buffer between them, which may hold several tiles.
+
+    The pairs of rows of this tile begin at ``first``.
+    """
 
     k: KernelBuilder
     rows: Passes
     columns: Passes
     spectrum: Buffer
+    first: Affine = Affine()  # noqa: RUF009
 
     @property
     def height(self) -> int:
@@ -48,6 +52,10 @@ class Plane:
         return self.rows.work.shape[0]
 
     @property
+    def pairs(self) -> int:
+        return -(-self.height // 2)
+
+    @property
     def lanes(self) -> int:
         return self.spectrum.shape[-1]
 
@@ -56,8 +64,7 @@ class Plane:
     def transform_rows(self, inside: range, cells: Cells, width: int = 0) -> None:
         """Transform the rows ``inside``; all others are zero, and all positions from ``width``."""
         first, stop = inside.start // 2, -(-inside.stop // 2)
-        pairs = -(-self.height // 2)
-        for zeros in (range(first), range(stop, pairs)):
+        for zeros in (range(first), range(stop, self.pairs)):
             self._zero(zeros)
         known = self._limited(cells, width or self.width)
         cuts = self._cuts_at(width) if width else ()
@@ -95,8 +102,7 @@ class Plane:
         zero = k.constant(0, self.spectrum.dtype)
         with k.loop("pair", pairs) as pair, k.loop("f", self.width + 1) as f:
             with k.loop("v", self.lanes, "vector") as v:
-                for part in (0, 1):
-                    k.store(self.spectrum[pair, f, part, v], zero)
+                self._put(pair, f, v, (zero, zero))
 
     def _row(self, pair: Affine, odd: bool, cells: Cells, cuts: tuple[range, ...]) -> None:
         k, zero = self.k, self.k.constant(0, self.spectrum.dtype)
@@ -107,17 +113,15 @@ class Plane:
             return None if even is None or other is None else (even, other)
 
         def store(f: Affine, v: Affine, value: Complex) -> None:
-            for part in (0, 1):
-                k.store(self.spectrum[pair, f, part, v], value[part])
+            self._put(pair, f, v, value)
 
         self.rows.natural(load, store, cuts)
         with k.loop("v", self.lanes, "vector") as v:
-            for part in (0, 1):
-                k.store(self.spectrum[pair, self.width, part, v], self.spectrum[pair, 0, part, v])
+            self._put(pair, self.width, v, self._at(pair, 0, v))
 
     def _row_back(self, pair: Affine, odd: bool, put: Put) -> None:
         """Real and imaginary parts stand exchanged: see ``Passes``."""
-        k, zero = self.k, self.k.constant(0, self.spectrum.dtype)
+        zero = self.k.constant(0, self.spectrum.dtype)
 
         def load(position: Affine, span: range, v: Affine) -> Point:
             upper = 2 * span.start >= self.width
@@ -136,8 +140,13 @@ class Plane:
 
         self.rows.natural(load, store)
 
-    def _at(self, pair: Affine, slot: Affine, v: Affine) -> Complex:
+    def _at(self, pair: Affine, slot: Index, v: Affine) -> Complex:
+        pair = pair + self.first
         return self.spectrum[pair, slot, 0, v], self.spectrum[pair, slot, 1, v]
+
+    def _put(self, pair: Affine, slot: Index, v: Affine, value: Complex) -> None:
+        for part in (0, 1):
+            self.k.store(self.spectrum[pair + self.first, slot, part, v], value[part])
 
     # -- columns ---------------------------------------------------------------------------
 
@@ -176,8 +185,7 @@ class Plane:
             pair, odd = _halves(row)
             slot = self.width + 1 - f if odd else f
             with self.k.guard(row, rows):
-                self.k.store(self.spectrum[pair, slot, 0, v], value[1])
-                self.k.store(self.spectrum[pair, slot, 1, v], value[0])
+                self._put(pair, slot, v, (value[1], value[0]))
 
         return store
 

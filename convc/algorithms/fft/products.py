@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from contextlib import ExitStack
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from itertools import product
 
 from convc.algorithms.epilogue import Step
 from convc.algorithms.fft.butterfly import Arithmetic, Complex, Line, Point
@@ -13,12 +14,12 @@ from convc.algorithms.fft.passes import Source
 from convc.algorithms.fft.plane import Plane
 from convc.layout import Image
 from convc.schedule import segments
-from ir.loops import Affine, Buffer
+from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import call, fma
 from ir.loops.nodes import Expr
 
 FEW = 4  # input channels whose products are summed as they are transformed
-CHAINS = 4  # sums in flight where there are more channels
+TILES = 4  # that share each weight read where there are more
 
 
 def depthwise(frame: Frame, x: Image, u: Buffer, y: Image, finish: Step) -> None:
@@ -64,82 +65,135 @@ def _finish(
     plane.restore_rows(tile.frame.tiling.axes[0].outputs, put)
 
 
-def mixing(frame: Frame, s: Buffer, u: Buffer, y: Image, finish: Step) -> None:
-    """Sums over the input channels of spectra times weights, and back."""
+def mixing(
+    frame: Frame, s: Buffer, u: Buffer, y: Image, finish: Step, registers: int
+) -> None:
+    """Sums over the input channels of spectra times weights, and back.
+
+    Each weight read serves some tiles, neighbours or of neighbouring images.
+    """
     k, tiling = frame.k, frame.tiling
-    with ExitStack() as loops:
-        o = loops.enter_context(k.loop("o", y.blocks, "parallel"))
-        n = loops.enter_context(k.loop("n", y.shape[0], "parallel"))
-        tile = frame.tile(loops, "parallel")
-        plane = frame.plane(tiling.lanes)
-        terms = _Terms(frame, s, u, (n, tile.down, tile.across), o)
-        with plane.each_column() as f:
-            if tiling.shape.inner > FEW:
-                terms.accumulate(f, plane.columns.work)
-            plane.synthesise(f, tiling.axes[0].outputs, terms.source(f, plane.columns.work))
-        _finish(plane, tile, y, (n, o), finish)
+    extents = {"n": y.shape[0], "t1": tiling.grid[1]}
+    along = "t1" if tiling.grid[1] > 1 else "n"
+    most = TILES if tiling.shape.inner > FEW else 1
+    for first, count, width in segments(extents[along], even_part(extents[along], most)):
+        with ExitStack() as loops:
+            o = loops.enter_context(k.loop("o", y.blocks, "parallel"))
+            sizes = {"n": y.shape[0], "t0": tiling.grid[0], "t1": tiling.grid[1], along: count}
+            at = {axis: loops.enter_context(k.loop(axis, size, "parallel"))
+                  for axis, size in sizes.items()}  # fmt: skip
+            at[along] = at[along] * width + first
+            group = _Group(frame, s, u, o, at, along, width)
+            plane = group.transform(max(registers // (4 * width), 1))
+            with group.each() as (number, n, tile):
+                _finish(replace(plane, first=number * plane.pairs), tile, y, (n, o), finish)
+
+
+def even_part(count: int, most: int) -> int:
+    """The width that cuts ``count`` into the fewest parts of at most ``most``, evenly."""
+    return -(-count // -(-count // most))
 
 
 @dataclass(frozen=True)
-class _Terms:
-    """The products of one tile's spectra, broadcast, with the weights of a block of outputs."""
+class _Group:
+    """Some tiles of a block of outputs: ``width`` of them along one axis, from ``start``."""
 
     frame: Frame
     s: Buffer
     u: Buffer
-    tile: tuple[Affine, ...]
     block: Affine
+    start: Mapping[str, Affine]
+    along: str
+    width: int
 
-    def source(self, f: Affine, work: Buffer) -> Source:
-        """Of a column's inverse transform, which wants real and imaginary parts exchanged."""
-        inner = self.frame.tiling.shape.inner
+    @contextmanager
+    def each(self) -> Iterator[tuple[Affine, Affine, Tile]]:
+        """A loop over the tiles: number, image, place in the image."""
+        with self.frame.k.loop("tile", self.width) as number:
+            n, down, across = self._place(number)
+            yield number, n, Tile(self.frame, down, across)
 
-        def few(row: Affine, _: range, v: Affine) -> Point:
+    def _place(self, number: Affine) -> tuple[Affine, ...]:
+        at = {**self.start, self.along: self.start[self.along] + number}
+        return at["n"], at["t0"], at["t1"]
+
+    def transform(self, rows: int) -> Plane:
+        """The columns of all tiles; the sums run over so many rows of frequencies at a time."""
+        k, tiling = self.frame.k, self.frame.tiling
+        plane = self.frame.plane(tiling.lanes, self.width)
+        shape = (self.width, *plane.columns.work.shape)
+        many = tiling.shape.inner > FEW
+        sums = k.local("products", self.frame.dtype, shape) if many else None
+        with plane.each_column() as f:
+            if sums:
+                self._accumulate(f, sums, rows)
+            with k.loop("tile", self.width) as number:
+                source = self._summed(sums, number) if sums else self._few(f, number)
+                part = replace(plane, first=number * plane.pairs)
+                part.synthesise(f, tiling.axes[0].outputs, source)
+        return plane
+
+    def _summed(self, sums: Buffer, number: Affine) -> Source:
+        """What the inverse transform reads: real and imaginary parts exchanged."""
+        return lambda row, _, v: (sums[number, row, 1, v], sums[number, row, 0, v])
+
+    def _few(self, f: Affine, number: Affine) -> Source:
+        """The same, summed as it is read."""
+
+        def load(row: Affine, _: range, v: Affine) -> Point:
             total: Point = None
-            for c in range(inner):
+            for c in range(self.frame.tiling.shape.inner):
                 block, lane = divmod(c, self.s.shape[-1])
-                total = self._add(total, (f, row), (Affine.of(block), Affine.of(lane)), v)
+                total = self._add(total, number, (f, row), (Affine.of(block), Affine.of(lane)), v)
             assert total
             return total[1], total[0]
 
-        def many(row: Affine, _: range, v: Affine) -> Point:
-            return work[row, 1, v], work[row, 0, v]
+        return load
 
-        return few if inner <= FEW else many
-
-    def accumulate(self, f: Affine, work: Buffer) -> None:
-        """work[row] = the sum over the input channels, for a whole column."""
-        k, lanes = self.frame.k, work.shape[-1]
-        for start, count, width in segments(work.shape[0], CHAINS):
+    def _accumulate(self, f: Affine, sums: Buffer, rows: int) -> None:
+        """sums[tile, row] = the sum over the input channels, for a whole column."""
+        k, (tiles, height, _, lanes) = self.frame.k, sums.shape
+        for start, count, width in segments(height, rows):
             with k.loop("chunk", count) as chunk:
                 first = chunk * width + start
-                sums = k.local("sums", work.dtype, (width, 2, lanes))
-                with k.loop("r", width, "unroll") as r, k.loop("part", 2, "unroll") as part:
-                    with k.loop("v", lanes, "vector") as v:
-                        k.store(sums[r, part, v], k.constant(0, work.dtype))
-                self._sum(f, first, sums)
-                with k.loop("r", width, "unroll") as r, k.loop("part", 2, "unroll") as part:
-                    with k.loop("v", lanes, "vector") as v:
-                        k.store(work[first + r, part, v], sums[r, part, v])
+                part = k.local("part", sums.dtype, (tiles, width, 2, lanes))
+                for t, r, half, v in _elements(k, part):
+                    k.store(part[t, r, half, v], k.constant(0, part.dtype))
+                self._sum(f, first, part)
+                for t, r, half, v in _elements(k, part):
+                    k.store(sums[t, first + r, half, v], part[t, r, half, v])
 
-    def _sum(self, f: Affine, first: Affine, sums: Buffer) -> None:
-        k, (width, _, lanes), block = self.frame.k, sums.shape, self.s.shape[-1]
+    def _sum(self, f: Affine, first: Affine, part: Buffer) -> None:
+        k, (tiles, width, _, lanes), block = self.frame.k, part.shape, self.s.shape[-1]
         for start, blocks, depth in segments(self.frame.tiling.shape.inner, block):
-            with k.loop("b", blocks) as b, k.loop("i", depth) as i:
-                with k.loop("r", width, "unroll") as r, k.loop("v", lanes, "vector") as v:
-                    old = sums[r, 0, v], sums[r, 1, v]
-                    new = self._add(old, (f, first + r), (b + start // block, i), v)
-                    for part in (0, 1):
-                        k.store(sums[r, part, v], new[part])
+            with k.loop("b", blocks) as b, k.loop("i", depth) as i, k.loop("v", lanes, "vector") as v:
+                for t, r in product(range(tiles), range(width)):
+                    number, at = Affine.of(t), (f, first + r)
+                    old = part[t, r, 0, v], part[t, r, 1, v]
+                    new = self._add(old, number, at, (b + start // block, i), v)
+                    for half in (0, 1):
+                        k.store(part[t, r, half, v], new[half])
 
     def _add(
-        self, total: Point, at: tuple[Affine, Affine], c: tuple[Affine, Affine], v: Affine
+        self,
+        total: Point,
+        number: Affine,
+        at: tuple[Affine, Affine],
+        c: tuple[Affine, Affine],
+        v: Affine,
     ) -> Complex:
-        """One more product: of input channel ``c``, as block and lane."""
-        (f, row), (block, lane) = at, c
-        x, y = (self.s[(*self.tile, block, f, row, part, lane)] for part in (0, 1))
+        """One more product for a tile: of input channel ``c``, as block and lane."""
+        (f, row), (block, lane), tile = at, c, self._place(number)
+        x, y = (self.s[(*tile, block, f, row, part, lane)] for part in (0, 1))
         channel = block * self.s.shape[-1] + lane
         a, b = (self.u[self.block, f, row, channel, part, v] for part in (0, 1))
         if total is None:
             return fma(call("neg", y), b, x * a), fma(y, a, x * b)
         return fma(call("neg", y), b, fma(x, a, total[0])), fma(y, a, fma(x, b, total[1]))
+
+
+def _elements(k: KernelBuilder, array: Buffer) -> Iterator[tuple[int, int, int, Affine]]:
+    """Each vector of a small array in a vector loop of its own."""
+    for index in product(*map(range, array.shape[:-1])):
+        with k.loop("v", array.shape[-1], "vector") as v:
+            yield (*index, v)

@@ -17,10 +17,10 @@ from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.epilogue import Epilogue
 from convc.algorithms.winograd import gradient
-from convc.algorithms.winograd.product import multiply_blocks, weight_shape, weights_kernel
-from convc.algorithms.winograd.tiling import Tiling
+from convc.algorithms.winograd.product import multiply_blocks, weights_kernel
+from convc.algorithms.winograd.tiling import Axis, Tiling
 from convc.cost import CLOCK, UNITS, slowness, stream_bytes
-from convc.layout import zero_halo
+from convc.layout import Pads, covering, zero_halo
 from ir.loops import KernelBuilder
 from ir.ops import Conv, ConvWeightGrad
 
@@ -45,26 +45,39 @@ class Winograd:
         if not isinstance(site.op, OPS):
             return "only for convolutions"
         shape = Convolution.of(site)
-        taps = shape.weights[2:]
+        gradient, unit = isinstance(site.op, ConvWeightGrad), set(shape.op.stride) == {1}
+        dilated = set(shape.op.dilation) != {1}
         reasons = {
-            "the stride is not 1": set(shape.op.stride) != {1},
-            "the kernel of the gradient is dilated": set(shape.op.dilation) != {1}
-            and isinstance(site.op, ConvWeightGrad),
+            "the weight gradient is strided": gradient and not unit,
+            "the kernel of the gradient is dilated": gradient and dilated,
+            "the kernel is both strided and dilated": dilated and not unit,
             "the channels are grouped": shape.op.groups != 1,
-            "every axis has one tap": set(taps) == {1},
-            "too many taps": any(tap > 1 and self.outputs + tap - 1 > LARGEST for tap in taps),
-            "too many points": self._points(taps) > 100,
             "the tensor is empty": 0 in (*shape.image, *shape.weights, *shape.result),
         }
-        return next((reason for reason, holds in reasons.items() if holds), None)
+        reason = next((reason for reason, holds in reasons.items() if holds), None)
+        return reason or self._unsuitable(shape, gradient)
 
-    def _points(self, taps: Sequence[int]) -> int:
-        return prod(self.outputs + tap - 1 if tap > 1 else 1 for tap in taps)
+    def _unsuitable(self, shape: Convolution, gradient: bool) -> str | None:
+        """Why the taps do not lend themselves to it, if they do not."""
+        if gradient:
+            taps = [shape.weights[2:]]
+        else:
+            kernel = shape.weights[2:]
+            axes = [tuple(map(Axis.of, lines, kernel)) for lines in shape.lines()]
+            taps = [tuple(axis.taps for axis in each) for each in axes]
+        if any(0 in each for each in taps):
+            return "some outputs receive nothing"
+        if all(set(each) == {1} for each in taps):
+            return "every axis has one tap"
+        points = [[self.outputs + tap - 1 if tap > 1 else 1 for tap in each] for each in taps]
+        if max(max(each) for each in points) > LARGEST:
+            return "too many taps"
+        return "too many points" if max(map(prod, points)) > 100 else None
 
     def seconds(self, site: Site) -> float:
         if isinstance(site.op, ConvWeightGrad):
             return gradient_seconds(self._gradient(site), site)
-        return predicted_seconds(self._tiling(site), site)
+        return sum(predicted_seconds(tiling, site) for tiling in self._tilings(site))
 
     def tolerance(self, site: Site) -> float:
         """Grows with the points: measured against float64, of the largest output."""
@@ -78,7 +91,10 @@ class Winograd:
         if isinstance(site.op, ConvWeightGrad):
             halos = self._gradient(site).gradient_halo(), self._gradient(site).image_halo()
             return tuple(Wish((site.lanes,), halo, exact=False) for halo in halos)
-        walked = Wish((site.lanes,), self._tiling(site).halo(), exact=False)
+        halo: Pads = ()
+        for tiling in self._tilings(site):
+            halo = covering(halo, tiling.halo())
+        walked = Wish((site.lanes,), halo, exact=False)
         main = (walked, AS_PLAIN) if isinstance(site.op, Conv) else (AS_PLAIN, walked)
         return (*main, *Epilogue(site, site.lanes).wishes())
 
@@ -86,31 +102,37 @@ class Winograd:
         if isinstance(site.op, ConvWeightGrad):
             gradient.lower_gradient(site, self._gradient(site), into)
             return
-        tiling = self._tiling(site)
-        walked, weights = (1, 0) if tiling.flip else (0, 1)
+        tilings = self._tilings(site)
+        walked = 0 if isinstance(site.op, Conv) else 1
         source = into.read(walked)
-        size = prod(tiling.points) * tiling.out_blocks * tiling.shape.inner * tiling.lanes
-
-        def transform(plain: Stored) -> Stored:
-            room = into.temporary(f"{site.name}.transformed", site.dtype, size)
-            into.run(weights_kernel(tiling, site.dtype), plain, room, label="pack")
-            return room
-
-        transformed = into.derive(weights, (self.name, tiling.flip, tiling.lanes), transform)
+        weights = [self._transformed(site, tiling, 1 - walked, into) for tiling in tilings]
         epilogue = Epilogue(site, site.lanes)
         extra = epilogue.operands(into)
         result = into.write(site.lanes)
         k = KernelBuilder(self.name)
         x = source.image(k, "x")
-        u = k.read("u", site.dtype, weight_shape(tiling))
+        us = [k.read("u", site.dtype, tiling.weight_shape) for tiling in tilings]
         finish = epilogue.declare(k, extra)
         y = result.image(k, "y", write=True)
-        multiply_blocks(k, tiling, x, u, y, finish, site.target)
+        for tiling, u in zip(tilings, us, strict=True):
+            multiply_blocks(k, tiling, x, u, y, finish, site.target)
         zero_halo(k, y)
-        into.run(k.build(), source, transformed, *extra, result)
+        into.run(k.build(), source, *weights, *extra, result)
 
-    def _tiling(self, site: Site) -> Tiling:
-        return Tiling.of(Convolution.of(site), self.outputs, site.lanes)
+    def _transformed(self, site: Site, tiling: Tiling, operand: int, into: Lowering) -> Stored:
+        """The weights of a tiling, transformed once where they are constant."""
+
+        def transform(plain: Stored) -> Stored:
+            name = f"{site.name}.transformed"
+            room = into.temporary(name, site.dtype, prod(tiling.weight_shape))
+            into.run(weights_kernel(tiling, site.dtype), plain, room, label="pack")
+            return room
+
+        key = (tiling.axes, tiling.outputs, tiling.shape.transposed, tiling.lanes)
+        return into.derive(operand, key, transform)
+
+    def _tilings(self, site: Site) -> list[Tiling]:
+        return Tiling.all(Convolution.of(site), self.outputs, site.lanes)
 
     def _gradient(self, site: Site) -> gradient.GradientTiling:
         return gradient.GradientTiling.of(Convolution.of(site), self.outputs, site.lanes)
@@ -130,8 +152,9 @@ def gradient_seconds(tiling: gradient.GradientTiling, site: Site) -> float:
 def predicted_seconds(tiling: Tiling, site: Site) -> float:
     """Products near the peak, transforms, and what the caches deliver too slowly."""
     batch, itemsize = tiling.shape.image[0], site.outputs[0].dtype.itemsize
-    vectors = prod(tiling.tiles) * prod(tiling.points) * prod(tiling.dilation)
-    cycles = vectors * tiling.shape.inner * tiling.out_blocks / UNITS / EFFICIENCY
-    cycles += vectors * (tiling.in_blocks + tiling.out_blocks) * TRANSFORM * len(tiling.points)
+    vectors = prod(tiling.tiles) * prod(tiling.points) * tiling.interleaved
+    inner, blocks = tiling.phases * tiling.shape.inner, tiling.phases * tiling.in_blocks
+    cycles = vectors * inner * tiling.out_blocks / UNITS / EFFICIENCY
+    cycles += vectors * (blocks + tiling.out_blocks) * TRANSFORM * len(tiling.points)
     fetch = tiling.fetch_seconds(tiling.block(itemsize), itemsize)
-    return batch * max(cycles * slowness(site.target) / CLOCK, fetch * prod(tiling.dilation))
+    return batch * max(cycles * slowness(site.target) / CLOCK, fetch * tiling.interleaved)

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from fractions import Fraction
 from itertools import product
 from math import prod
 from typing import TYPE_CHECKING
 
 from convc.algorithms.base import Site
 from convc.algorithms.convolution import Convolution
+from convc.algorithms.winograd.tiling import IDENTITY
 from convc.algorithms.winograd.toom_cook import Filtering, Matrix, filtering
 from convc.algorithms.winograd.transform import flat, transformed
 from convc.layout import Image
@@ -29,7 +29,6 @@ if TYPE_CHECKING:
     from convc.lowering import Lowering, Stored
 
 GROUP = 64  # channels of either side that a task multiplies while they lie in the cache
-IDENTITY = Filtering(*(((Fraction(1),),),) * 3)
 
 
 @dataclass(frozen=True)
@@ -138,13 +137,13 @@ def _cells(
 
 
 def _multiply(tiling: GradientTiling, dtype: Scalar, site: Site) -> Kernel:
-    """products[point, c, k] = sum over tiles of x[point, tile, c] * g[point, tile, k]."""
+    """products[c, k, point] = sum over tiles of x[point, tile, c] * g[point, tile, k]."""
     k = KernelBuilder("winograd_gradient")
     points, lanes, images = prod(tiling.points), tiling.lanes, tiling.images
     inner, out_blocks = tiling.shape.image[1], tiling.blocks(tiling.shape.result[1])
     x = k.read("x", dtype, (points, tiling.blocks(inner), images, lanes))
     g = k.read("g", dtype, (points, out_blocks, images, lanes))
-    m = k.write("products", dtype, (points, inner, out_blocks, lanes))
+    m = k.write("products", dtype, (inner, out_blocks, points, lanes))
     for below in segments(inner, lanes):
         for above in segments(out_blocks, max(1, GROUP // lanes)):
             nest = _product_nest(x, g, m, below, above)
@@ -167,7 +166,7 @@ def _product_nest(x: Buffer, g: Buffer, m: Buffer, below: Segment, above: Segmen
         return fma(left, g[p["x"], block(p), p["t"], p["v"]], acc)
 
     def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
-        return m[p["x"], p["b"] * lanes + p["i"] + start, block(p), p["v"]], acc
+        return m[p["b"] * lanes + p["i"] + start, block(p), p["x"], p["v"]], acc
 
     axes = {"x": points, "g": groups, "b": blocks, "o": width, "i": depth, "v": lanes}
     return Nest(m.dtype, axes, store, update, ({"t": range(images)},))
@@ -178,7 +177,7 @@ def _transform_back(tiling: GradientTiling, dtype: Scalar) -> Kernel:
     k = KernelBuilder("winograd_gradient_back")
     inner, out = tiling.shape.image[1], tiling.shape.result[1]
     lanes, points = tiling.lanes, tiling.points
-    m = k.read("products", dtype, (prod(points), inner, tiling.blocks(out), lanes))
+    m = k.read("products", dtype, (inner, tiling.blocks(out), prod(points), lanes))
     dw = k.write("dw", dtype, tiling.shape.weights)
     taps = tiling.shape.weights[2:]
     matrices = [each.output for each in tiling.filters]
@@ -199,4 +198,4 @@ def _transform_back(tiling: GradientTiling, dtype: Scalar) -> Kernel:
 def _products(
     m: Buffer, points: tuple[int, ...], c: Affine, block: Affine, v: Affine
 ) -> Callable[[tuple[int, ...]], Expr]:
-    return lambda point: m[flat(point, points), c, block, v]
+    return lambda point: m[c, block, flat(point, points), v]

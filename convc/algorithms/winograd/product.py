@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import product
@@ -19,15 +19,11 @@ from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Load, Scalar
 
 
-def weight_shape(tiling: Tiling) -> tuple[int, ...]:
-    return (prod(tiling.points), tiling.out_blocks, tiling.shape.inner, tiling.lanes)
-
-
 def weights_kernel(tiling: Tiling, dtype: Scalar) -> Kernel:
-    """Transformed weights [points, out blocks, C, lanes] of plain ones; missing lanes are zero."""
+    """Weights transformed to [points, out blocks, phases, C, lanes]; missing lanes are zero."""
     k = KernelBuilder("winograd_weights")
     w = k.read("w", dtype, tiling.shape.weights)
-    u = k.write("u", dtype, weight_shape(tiling))
+    u = k.write("u", dtype, tiling.weight_shape)
     for cut in segments(tiling.shape.out, tiling.lanes):
         _transform_weights(k, tiling, w, u, cut)
     return k.build()
@@ -37,26 +33,39 @@ def _transform_weights(
     k: KernelBuilder, tiling: Tiling, w: Buffer, u: Buffer, cut: Segment
 ) -> None:
     first, count, width = cut
-    taps = tiling.shape.weights[2:]
+    phases = list(product(*(range(axis.phases) for axis in tiling.axes)))
+    matrices = [each.weights for each in tiling.filters]
     with k.loop("o", count, "parallel") as o, k.loop("c", tiling.shape.inner, "parallel") as c:
         block = o + first // tiling.lanes
         with k.loop("v", width, "vector") as v:
             channel = o * tiling.lanes + v + first
-
-            def source(at: tuple[int, ...]) -> Expr:
-                if tiling.flip:
-                    at = tuple(tap - 1 - i for tap, i in zip(taps, at, strict=True))
-                rows = (c, channel) if tiling.flip else (channel, c)
-                return w[(*rows, *at)]
-
-            matrices = [each.weights for each in tiling.filters]
-            for number, value in enumerate(transformed(k, matrices, source, w, width, v)):
-                k.store(u[number, block, c, v], value)
+            rows = (c, channel) if tiling.shape.transposed else (channel, c)
+            for phase, at in enumerate(phases):
+                source = _taps(k, tiling, w, rows, at)
+                for number, value in enumerate(transformed(k, matrices, source, w, width, v)):
+                    k.store(u[number, block, phase, c, v], value)
         if width < tiling.lanes:
             zero = k.constant(0, w.dtype)
             with k.loop("z", tiling.lanes - width, "vector") as v:
-                for number in range(u.shape[0]):
-                    k.store(u[number, block, c, v + width], zero)
+                for number, phase in product(range(u.shape[0]), range(len(phases))):
+                    k.store(u[number, block, phase, c, v + width], zero)
+
+
+def _taps(
+    k: KernelBuilder,
+    tiling: Tiling,
+    w: Buffer,
+    rows: tuple[Affine, Affine],
+    phase: tuple[int, ...],
+) -> Callable[[tuple[int, ...]], Expr]:
+    """The weights of one phase; taps beyond the kernel are zero."""
+
+    def source(at: tuple[int, ...]) -> Expr:
+        places = [axis.weight_at(p, t) for axis, p, t in zip(tiling.axes, phase, at, strict=True)]
+        inside = [place for place in places if place is not None]
+        return w[(*rows, *inside)] if len(inside) == len(places) else k.constant(0, w.dtype)
+
+    return source
 
 
 def multiply_blocks(
@@ -79,8 +88,8 @@ def multiply_blocks(
                 for axis, (first, count, width) in enumerate(cut)
             )
             phases = tuple(
-                loops.enter_context(k.loop(f"d{axis}", dilation, "parallel"))
-                for axis, dilation in enumerate(tiling.dilation)
+                loops.enter_context(k.loop(f"d{number}", axis.pitch, "parallel"))
+                for number, axis in enumerate(tiling.axes)
             )
             block = _Block(k, tiling, n, starts, tuple(width for *_, width in cut), phases)
             block.run(x, u, y, finish, target)
@@ -97,16 +106,17 @@ class _Block:
     size: tuple[int, ...]
     phase: tuple[Affine, ...]
 
-    def _cells(self, tile: Sequence[Affine], offset: Sequence[int]) -> tuple[Affine, ...]:
-        """The output position of a cell of a tile; interleaved where the kernel is dilated."""
-        axes = zip(tile, self.tiling.outputs, offset, self.tiling.dilation, self.phase, strict=True)
-        return tuple((t * m + i) * d + phase for t, m, i, d, phase in axes)
+    def _cells(self, tile: Sequence[Affine], offset: Sequence[int]) -> list[Affine]:
+        """The number q of a cell of a tile; interleaved where the kernel is dilated."""
+        axes = zip(tile, self.tiling.outputs, offset, self.tiling.axes, self.phase, strict=True)
+        return [(t * m + i) * axis.pitch + phase for t, m, i, axis, phase in axes]
 
     def run(self, x: Image, u: Buffer, y: Image, finish: Step, target: Target) -> None:
         k, tiling = self.k, self.tiling
         tiles, points = prod(self.size), prod(tiling.points)
         dtype, lanes = x.buffer.dtype, tiling.lanes
-        v = k.local("transformed", dtype, (points, tiles, tiling.in_blocks * lanes))
+        inner = tiling.in_blocks * lanes
+        v = k.local("transformed", dtype, (points, tiles, tiling.phases, inner))
         self._transform_input(x, v)
         chosen = register_tile(target, (tiles,), tiling.out_blocks)
         for first, count, width in segments(tiling.out_blocks, chosen.blocks):
@@ -129,31 +139,37 @@ class _Block:
         k, tiling, lanes = self.k, self.tiling, self.tiling.lanes
         with ExitStack() as loops:
             at, number = self._tile_loops(loops)
+            phase, starts = Affine(), []
+            for axis_number, axis in enumerate(tiling.axes):
+                p = loops.enter_context(k.loop(f"f{axis_number}", axis.phases))
+                phase = phase * axis.phases + p
+                starts.append(p + axis.base)
             c = loops.enter_context(k.loop("c", tiling.in_blocks))
             v = loops.enter_context(k.loop("v", lanes, "vector"))
 
             def source(point: tuple[int, ...]) -> Expr:
-                cells = zip(self._cells(at, point), tiling.start, strict=True)
-                return x[(self.n, c, *(cell + start for cell, start in cells), v)]
+                cells = zip(self._cells(at, point), tiling.axes, starts, strict=True)
+                places = (q * axis.scale + start for q, axis, start in cells)
+                return x[(self.n, c, *places, v)]
 
             matrices = [each.input for each in tiling.filters]
             results = transformed(k, matrices, source, tiles, lanes, v)
             for point, value in enumerate(results):
-                k.store(tiles[point, number, c * lanes + v], value)
+                k.store(tiles[point, number, phase, c * lanes + v], value)
 
     def _multiply(self, v: Buffer, u: Buffer, m: Buffer, block: Affine, wide: int) -> None:
         """m[point] = v[point] times u[point], tiles by vectors of output channels."""
 
         def update(p: Point, acc: Expr) -> Expr:
-            weights = u[p["x"], block + p["o"], p["c"], p["v"]]
-            return fma(v[p["x"], p["t"], p["c"]], weights, acc)
+            weights = u[p["x"], block + p["o"], p["f"], p["c"], p["v"]]
+            return fma(v[p["x"], p["t"], p["f"], p["c"]], weights, acc)
 
         def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
             return m[p["x"], p["t"], p["o"], p["v"]], acc
 
         points, tiles, deep, lanes = m.shape
         axes = {"x": points, "t": tiles, "o": deep, "v": lanes}
-        box = {"c": range(self.tiling.shape.inner)}
+        box = {"f": range(self.tiling.phases), "c": range(self.tiling.shape.inner)}
         nest = Nest(m.dtype, axes, store, update, (box,))
         lower(self.k, nest, Schedule((), (("t", wide), ("o", deep)), ("v", lanes)))
 
@@ -175,8 +191,10 @@ class _Block:
             for place, offset in enumerate(product(*map(range, shape))):
                 cells = self._cells(at, offset)
                 with ExitStack() as inside:
-                    for cell, extent in zip(cells, y.shape[2:], strict=True):
-                        inside.enter_context(k.guard(cell, extent))
+                    for cell, axis in zip(cells, tiling.axes, strict=True):
+                        inside.enter_context(k.guard(cell, axis.count))
                     v = inside.enter_context(k.loop("v", lanes, "vector"))
-                    index = (self.n, block + o, *cells, v)
+                    pairs = zip(cells, tiling.axes, strict=True)
+                    places = (q * axis.out[1] + axis.out[0] for q, axis in pairs)
+                    index = (self.n, block + o, *places, v)
                     k.store(y[index], finish(tile[place, v], index))

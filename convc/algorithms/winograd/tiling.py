@@ -7,50 +7,93 @@ from fractions import Fraction
 from math import prod
 
 from convc.algorithms.convolution import Convolution
+from convc.algorithms.geometry import Line
 from convc.algorithms.winograd.toom_cook import Filtering, filtering
 from convc.cost import stream_bytes
+
+IDENTITY = Filtering(*(((Fraction(1),),),) * 3)
+
+
+@dataclass(frozen=True)
+class Axis:
+    """One axis as convolutions of unit stride: one for each phase of the stride, their sum.
+
+    Output q stands at ``out[0] + out[1] * q``; tap t of phase p reads ``base + p + scale *
+    (q + pitch * t)`` and the weight ``weight[0] + weight[1] * p + weight[2] * t``, which is zero
+    beyond the kernel's ``extent``. Of a dilated axis (``pitch`` > 1) every pitch-th output is
+    tiled together.
+    """
+
+    count: int
+    taps: int
+    phases: int
+    pitch: int
+    out: tuple[int, int]
+    base: int
+    scale: int
+    weight: tuple[int, int, int]
+    extent: int
+
+    @staticmethod
+    def of(line: Line, extent: int) -> Axis:
+        start, stride, step = line.input
+        first, apart = line.weight
+        if stride > 1:  # polyphase: tap m = stride * t + p
+            taps = -(-extent // stride)
+            phases, weight = min(stride, extent), (0, 1, stride)
+            return Axis(line.count, taps, phases, 1, line.out, start, stride, weight, extent)
+        if step < 0:  # the taps run backwards
+            start += step * (line.taps - 1)
+            first, apart = first + apart * (line.taps - 1), -apart
+        weight = (first, 0, apart)
+        return Axis(line.count, line.taps, 1, abs(step), line.out, start, 1, weight, extent)
+
+    def weight_at(self, phase: int, tap: int) -> int | None:
+        place = self.weight[0] + self.weight[1] * phase + self.weight[2] * tap
+        return place if place < self.extent else None
 
 
 @dataclass(frozen=True)
 class Tiling:
-    """A convolution cut into tiles: per axis the filtering, the tiles, where the first one reads.
-
-    A dilated axis is cut into ``dilation`` interleaved ones, each tiled for itself. ``flip``: the
-    weights run backwards, as they do in the input gradient.
-    """
+    """Axes with their filterings: ``outputs`` of a tile and ``tiles``, per axis."""
 
     shape: Convolution
+    axes: tuple[Axis, ...]
     filters: tuple[Filtering, ...]
     outputs: tuple[int, ...]
-    tiles: tuple[int, ...]
-    start: tuple[int, ...]
-    flip: bool
     lanes: int
 
     @staticmethod
-    def of(shape: Convolution, outputs: int, lanes: int) -> Tiling:
-        (lines,) = shape.lines()
-        taps = shape.weights[2:]
-        each = tuple(outputs if tap > 1 else 1 for tap in taps)
-        dilation = shape.op.dilation
+    def all(shape: Convolution, outputs: int, lanes: int) -> list[Tiling]:
+        """One tiling, or for a strided input gradient one for each residue."""
+        kernel = shape.weights[2:]
+        return [
+            Tiling._of(shape, tuple(map(Axis.of, lines, kernel)), outputs, lanes)
+            for lines in shape.lines()
+        ]
+
+    @staticmethod
+    def _of(shape: Convolution, axes: tuple[Axis, ...], outputs: int, lanes: int) -> Tiling:
+        each = tuple(outputs if axis.taps > 1 else 1 for axis in axes)
         filters = (
-            filtering(m, tap) if tap > 1 else IDENTITY for m, tap in zip(each, taps, strict=True)
+            filtering(m, axis.taps) if axis.taps > 1 else IDENTITY
+            for m, axis in zip(each, axes, strict=True)
         )
-        return Tiling(
-            shape,
-            tuple(filters),
-            each,
-            tuple(
-                -(-line.count // (m * d)) for line, m, d in zip(lines, each, dilation, strict=True)
-            ),
-            tuple(line.input[0] + min(0, line.input[2] * (line.taps - 1)) for line in lines),
-            shape.transposed,
-            lanes,
-        )
+        return Tiling(shape, axes, tuple(filters), each, lanes)
 
     @property
-    def dilation(self) -> tuple[int, ...]:
-        return self.shape.op.dilation
+    def tiles(self) -> tuple[int, ...]:
+        pairs = zip(self.axes, self.outputs, strict=True)
+        return tuple(-(-axis.count // (m * axis.pitch)) for axis, m in pairs)
+
+    @property
+    def phases(self) -> int:
+        return prod(axis.phases for axis in self.axes)
+
+    @property
+    def interleaved(self) -> int:
+        """How many times the tiles of one image are run: once for each offset of a dilation."""
+        return prod(axis.pitch for axis in self.axes)
 
     @property
     def points(self) -> tuple[int, ...]:
@@ -64,14 +107,21 @@ class Tiling:
     def in_blocks(self) -> int:
         return -(-self.shape.inner // self.lanes)
 
+    @property
+    def weight_shape(self) -> tuple[int, ...]:
+        points, inner = prod(self.points), self.shape.inner
+        return (points, self.out_blocks, self.phases, inner, self.lanes)
+
     def halo(self) -> tuple[tuple[int, int], ...]:
         """How far the tiles read beyond the input; the last ones may overhang the output."""
-        starts = [(t - 1) * m for t, m in zip(self.tiles, self.outputs, strict=True)]
-        axes = zip(self.start, starts, self.points, self.dilation, self.shape.read[2:], strict=True)
-        return tuple(
-            (max(0, -start), max(0, start + (last + points) * d - n))
-            for start, last, points, d, n in axes
-        )
+        pads = []
+        starts = [(tiles - 1) * m for tiles, m in zip(self.tiles, self.outputs, strict=True)]
+        axes = zip(self.axes, starts, self.points, self.shape.read[2:], strict=True)
+        for axis, start, points, n in axes:
+            cells = start + points
+            last = axis.base + axis.phases - 1 + axis.scale * (cells * axis.pitch - 1)
+            pads.append((max(0, -axis.base), max(0, last - n + 1)))
+        return tuple(pads)
 
     def block(self, itemsize: int) -> tuple[int, ...]:
         """Tiles that are transformed together: those that take the least time to fetch.
@@ -85,8 +135,8 @@ class Tiling:
     def fetch_seconds(self, sizes: tuple[int, ...], itemsize: int) -> float:
         """Seconds of reading weights and tiles, for one image cut into blocks of these sizes."""
         point = prod(self.points) * itemsize
-        weights = point * self.shape.inner * self.out_blocks * self.lanes
-        tiles = point * prod(sizes) * self.in_blocks * self.lanes
+        weights = point * self.phases * self.shape.inner * self.out_blocks * self.lanes
+        tiles = point * prod(sizes) * self.phases * self.in_blocks * self.lanes
         blocks = prod(-(-count // size) for count, size in zip(self.tiles, sizes, strict=True))
         again = tiles * -(-self.out_blocks // 2)
         return blocks * (weights / stream_bytes(weights) + again / stream_bytes(tiles))
@@ -96,9 +146,6 @@ class Tiling:
         for axis in reversed(range(len(self.tiles))):
             sizes[axis] = _even_part(self.tiles[axis], max(1, most // prod(sizes)))
         return tuple(sizes)
-
-
-IDENTITY = Filtering(*(((Fraction(1),),),) * 3)
 
 
 def _even_part(count: int, most: int) -> int:

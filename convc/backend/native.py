@@ -16,7 +16,6 @@ from convc.backend.target import target_named
 
 MAXIMUM_ARGUMENTS = 32
 SYNC_BYTES, MAILBOX_BYTES = 256, 320
-MAILBOX_STOP = 304
 
 _RELAX = {
     "x86_64": "declare void @llvm.x86.sse2.pause()\n"
@@ -50,7 +49,7 @@ define internal void @wake_all(ptr %word) nounwind { ret void }
 class Native:
     """The runtime's entry points. ctypes releases the GIL around each call."""
 
-    run: Callable[..., None]  # program, arguments, table, sync, thread, threads
+    run: Callable[..., None]  # program, arguments, table
     launch: Callable[..., None]  # mailboxes, program, arguments, table, sync, threads
     worker: Callable[..., None]  # mailbox
     code: Any
@@ -70,7 +69,7 @@ def native(spin_microseconds: int) -> Native:
         return ctypes.CFUNCTYPE(None, *types)(address(name))
 
     return Native(
-        entry("convc_run", pointer, pointer, pointer, pointer, word, word),
+        entry("convc_run", pointer, pointer, pointer),
         entry("convc_launch", pointer, pointer, pointer, pointer, pointer, word),
         entry("convc_worker", pointer),
         compiled,

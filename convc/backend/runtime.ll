@@ -1,13 +1,17 @@
 ; The native runtime: runs a compiled program on one or several threads.
 ;
 ; A program is an array of 64-bit words. Word 0 is the number of steps, word 1 the scratch bytes of a
-; thread; then each step has six words:
-;   kernel address, first argument, number of arguments, tasks, 1 if parallel, 1 if a barrier follows
+; thread; then each step has five words:
+;   kernel address, first argument, number of arguments, tasks, 1 if they are worth sharing
 ; The arguments are places in a run's table of addresses, which starts with that of the scratch.
 ;
-; sync (per run), a cache line each:   0 arrived | 64 generation | 128 sleepers | 192 next task
-; mailbox (per worker):   0 epoch | 64 sleepers on it | 128 done | 192 sleepers on it |
-;   256 program | 264 arguments | 272 table | 280 sync | 288 thread | 296 threads | 304 stop
+; sync (per run), a cache line each:   0 ticket | 64 tasks done | 128 step | 192 sleepers on it
+; The ticket holds the current step in its upper half and the next task in the lower: threads take
+; chunks of tasks from it, and the one that completes a step's last task opens the next step. So a
+; thread that comes late, or not at all, is not waited for.
+;
+; mailbox (per worker):   0 state: 0 idle, 1 posted, 2 running | 64 sleepers on it |
+;   256 program | 264 arguments | 272 table | 280 sync | 288 thread | 296 threads
 
 %timespec = type { i64, i64 }
 
@@ -78,83 +82,19 @@ done:
   ret void
 }
 
-; Nobody passes before all have arrived; the last one resets the task counter.
-define internal void @barrier(ptr %sync, i64 %threads) nounwind {
-  %generation = getelementptr i8, ptr %sync, i64 64
-  %sleepers = getelementptr i8, ptr %sync, i64 128
-  %counter = getelementptr i8, ptr %sync, i64 192
-  %old = load atomic i32, ptr %generation acquire, align 4
-  %before = atomicrmw add ptr %sync, i32 1 acq_rel
-  %arrived = add i32 %before, 1
-  %all = trunc i64 %threads to i32
-  %last = icmp eq i32 %arrived, %all
-  br i1 %last, label %release, label %wait
-release:
-  store atomic i32 0, ptr %sync monotonic, align 4
-  store atomic i64 0, ptr %counter monotonic, align 8
-  %new = add i32 %old, 1
-  call void @publish(ptr %generation, i32 %new, ptr %sleepers)
-  ret void
-wait:
-  call void @wait_change(ptr %generation, i32 %old, ptr %sleepers)
-  ret void
-}
-
-; Take chunks of a parallel step's tasks until none is left.
-define internal void @share(ptr %kernel, ptr %buffers, ptr %scratch, i64 %tasks, ptr %counter, i64 %threads) nounwind {
-entry:
-  %parts = mul i64 %threads, 8
-  %whole = udiv i64 %tasks, %parts
-  %some = icmp ugt i64 %whole, 0
-  %chunk = select i1 %some, i64 %whole, i64 1
-  br label %take
-take:
-  %begin = atomicrmw add ptr %counter, i64 %chunk monotonic
-  %left = icmp slt i64 %begin, %tasks
-  br i1 %left, label %work, label %done
-work:
-  %stop = add i64 %begin, %chunk
-  %over = icmp sgt i64 %stop, %tasks
-  %end = select i1 %over, i64 %tasks, i64 %stop
-  call void %kernel(ptr %buffers, i64 %begin, i64 %end, ptr %scratch)
-  br label %take
-done:
-  ret void
-}
-
-; One thread's part of a run.
-define void @convc_run(ptr %program, ptr %arguments, ptr %table, ptr %sync, i64 %thread, i64 %threads) nounwind {
+; Run tasks %begin..%end of the step whose record is given.
+define internal void @work(ptr %record, ptr %arguments, ptr %table, ptr %scratch, i64 %begin, i64 %end) nounwind {
 entry:
   %buffers = alloca [MAXIMUM_ARGUMENTS x ptr], align 64
-  %counter = getelementptr i8, ptr %sync, i64 192
-  %steps = load i64, ptr %program
-  %pstride = getelementptr i64, ptr %program, i64 1
-  %stride = load i64, ptr %pstride
-  %scratches = load ptr, ptr %table
-  %mineoffset = mul i64 %stride, %thread
-  %scratch = getelementptr i8, ptr %scratches, i64 %mineoffset
-  %first = getelementptr i64, ptr %program, i64 2
-  %none = icmp eq i64 %steps, 0
-  br i1 %none, label %finished, label %step
-step:
-  %number = phi i64 [ 0, %entry ], [ %following, %next ]
-  %offset = mul i64 %number, 6
-  %record = getelementptr i64, ptr %first, i64 %offset
   %kernel = load ptr, ptr %record
   %p1 = getelementptr i64, ptr %record, i64 1
-  %begin = load i64, ptr %p1
+  %first = load i64, ptr %p1
   %p2 = getelementptr i64, ptr %record, i64 2
   %count = load i64, ptr %p2
-  %p3 = getelementptr i64, ptr %record, i64 3
-  %tasks = load i64, ptr %p3
-  %p4 = getelementptr i64, ptr %record, i64 4
-  %parallel = load i64, ptr %p4
-  %p5 = getelementptr i64, ptr %record, i64 5
-  %fence = load i64, ptr %p5
   br label %gather
 gather:
-  %i = phi i64 [ 0, %step ], [ %i1, %gather ]
-  %where = add i64 %begin, %i
+  %i = phi i64 [ 0, %entry ], [ %i1, %gather ]
+  %where = add i64 %first, %i
   %pslot = getelementptr i64, ptr %arguments, i64 %where
   %slot = load i64, ptr %pslot
   %paddress = getelementptr ptr, ptr %table, i64 %slot
@@ -163,47 +103,113 @@ gather:
   store ptr %address, ptr %pbuffer
   %i1 = add i64 %i, 1
   %gathered = icmp sge i64 %i1, %count
-  br i1 %gathered, label %dispatch, label %gather
-dispatch:
-  %alone = icmp eq i64 %threads, 1
-  br i1 %alone, label %all, label %together
-all:
-  call void %kernel(ptr %buffers, i64 0, i64 %tasks, ptr %scratch)
-  br label %next
-together:
-  %shared = icmp ne i64 %parallel, 0
-  br i1 %shared, label %split, label %single
-split:
-  call void @share(ptr %kernel, ptr %buffers, ptr %scratch, i64 %tasks, ptr %counter, i64 %threads)
-  br label %meet
-single:
-  %mine = icmp eq i64 %thread, 0
-  br i1 %mine, label %own, label %meet
-own:
-  call void %kernel(ptr %buffers, i64 0, i64 %tasks, ptr %scratch)
-  br label %meet
-meet:
-  %fenced = icmp ne i64 %fence, 0
-  br i1 %fenced, label %stand, label %next
-stand:
-  call void @barrier(ptr %sync, i64 %threads)
-  br label %next
-next:
+  br i1 %gathered, label %go, label %gather
+go:
+  call void %kernel(ptr %buffers, i64 %begin, i64 %end, ptr %scratch)
+  ret void
+}
+
+; The whole program on one thread.
+define void @convc_run(ptr %program, ptr %arguments, ptr %table) nounwind {
+entry:
+  %scratch = load ptr, ptr %table
+  %steps = load i64, ptr %program
+  %first = getelementptr i64, ptr %program, i64 2
+  br label %check
+check:
+  %number = phi i64 [ 0, %entry ], [ %following, %step ]
+  %more = icmp slt i64 %number, %steps
+  br i1 %more, label %step, label %finished
+step:
+  %offset = mul i64 %number, 5
+  %record = getelementptr i64, ptr %first, i64 %offset
+  %p3 = getelementptr i64, ptr %record, i64 3
+  %tasks = load i64, ptr %p3
+  call void @work(ptr %record, ptr %arguments, ptr %table, ptr %scratch, i64 0, i64 %tasks)
   %following = add i64 %number, 1
-  %ended = icmp eq i64 %following, %steps
-  br i1 %ended, label %finished, label %step
+  br label %check
 finished:
   ret void
 }
 
-; The caller's side: hand the run to %threads - 1 workers, take part as thread 0, await the others.
+; One thread's part of a shared run: take chunks until the last step is done.
+define internal void @share(ptr %program, ptr %arguments, ptr %table, ptr %sync, i64 %thread, i64 %threads) nounwind {
+entry:
+  %pstride = getelementptr i64, ptr %program, i64 1
+  %stride = load i64, ptr %pstride
+  %scratches = load ptr, ptr %table
+  %mine = mul i64 %stride, %thread
+  %scratch = getelementptr i8, ptr %scratches, i64 %mine
+  %steps = load i64, ptr %program
+  %first = getelementptr i64, ptr %program, i64 2
+  %done = getelementptr i8, ptr %sync, i64 64
+  %current = getelementptr i8, ptr %sync, i64 128
+  %sleepers = getelementptr i8, ptr %sync, i64 192
+  %parts = mul i64 %threads, 8
+  br label %look
+look:
+  %ticket = load atomic i64, ptr %sync acquire, align 8
+  %step = lshr i64 %ticket, 32
+  %over = icmp uge i64 %step, %steps
+  br i1 %over, label %finished, label %inspect
+inspect:
+  %begin = and i64 %ticket, 4294967295
+  %offset = mul i64 %step, 5
+  %record = getelementptr i64, ptr %first, i64 %offset
+  %p3 = getelementptr i64, ptr %record, i64 3
+  %tasks = load i64, ptr %p3
+  %left = icmp ult i64 %begin, %tasks
+  br i1 %left, label %take, label %wait
+wait:
+  %old = trunc i64 %step to i32
+  call void @wait_change(ptr %current, i32 %old, ptr %sleepers)
+  br label %look
+take:
+  %p4 = getelementptr i64, ptr %record, i64 4
+  %parallel = load i64, ptr %p4
+  %shared = icmp ne i64 %parallel, 0
+  %part = udiv i64 %tasks, %parts
+  %some = icmp ugt i64 %part, 0
+  %least = select i1 %some, i64 %part, i64 1
+  %chunk = select i1 %shared, i64 %least, i64 %tasks
+  %next = add i64 %ticket, %chunk
+  %pair = cmpxchg ptr %sync, i64 %ticket, i64 %next acq_rel acquire
+  %won = extractvalue { i64, i1 } %pair, 1
+  br i1 %won, label %run, label %look
+run:
+  %stop = add i64 %begin, %chunk
+  %beyond = icmp ugt i64 %stop, %tasks
+  %end = select i1 %beyond, i64 %tasks, i64 %stop
+  call void @work(ptr %record, ptr %arguments, ptr %table, ptr %scratch, i64 %begin, i64 %end)
+  %count = sub i64 %end, %begin
+  %before = atomicrmw add ptr %done, i64 %count acq_rel
+  %total = add i64 %before, %count
+  %last = icmp eq i64 %total, %tasks
+  br i1 %last, label %open, label %look
+open:
+  store atomic i64 0, ptr %done monotonic, align 8
+  %following = add i64 %step, 1
+  %fresh = shl i64 %following, 32
+  store atomic i64 %fresh, ptr %sync release, align 8
+  %new = trunc i64 %following to i32
+  call void @publish(ptr %current, i32 %new, ptr %sleepers)
+  br label %look
+finished:
+  ret void
+}
+
+; The caller's side: post the run to %threads - 1 workers, take part as thread 0, then withdraw it
+; from those who have not begun, and await the others.
 define void @convc_launch(ptr %mailboxes, ptr %program, ptr %arguments, ptr %table, ptr %sync, i64 %threads) nounwind {
 entry:
-  %counter = getelementptr i8, ptr %sync, i64 192
-  store atomic i64 0, ptr %counter seq_cst, align 8
+  %done = getelementptr i8, ptr %sync, i64 64
+  %current = getelementptr i8, ptr %sync, i64 128
+  store atomic i64 0, ptr %sync monotonic, align 8
+  store atomic i64 0, ptr %done monotonic, align 8
+  store atomic i32 0, ptr %current seq_cst, align 4
   br label %post
 post:
-  %w = phi i64 [ 1, %entry ], [ %w1, %posted ]
+  %w = phi i64 [ 1, %entry ], [ %w1, %fill ]
   %more = icmp slt i64 %w, %threads
   br i1 %more, label %fill, label %work
 fill:
@@ -222,30 +228,27 @@ fill:
   store i64 %w, ptr %f4
   %f5 = getelementptr i8, ptr %box, i64 296
   store i64 %threads, ptr %f5
-  %epoch = load atomic i32, ptr %box monotonic, align 4
-  %new = add i32 %epoch, 1
   %sleepers = getelementptr i8, ptr %box, i64 64
-  call void @publish(ptr %box, i32 %new, ptr %sleepers)
-  br label %posted
-posted:
+  call void @publish(ptr %box, i32 1, ptr %sleepers)
   %w1 = add i64 %w, 1
   br label %post
 work:
-  call void @convc_run(ptr %program, ptr %arguments, ptr %table, ptr %sync, i64 0, i64 %threads)
+  call void @share(ptr %program, ptr %arguments, ptr %table, ptr %sync, i64 0, i64 %threads)
   br label %join
 join:
   %j = phi i64 [ 1, %work ], [ %j1, %joined ]
   %waiting = icmp slt i64 %j, %threads
-  br i1 %waiting, label %await, label %finished
-await:
+  br i1 %waiting, label %withdraw, label %finished
+withdraw:
   %jindex = sub i64 %j, 1
   %pjbox = getelementptr ptr, ptr %mailboxes, i64 %jindex
   %jbox = load ptr, ptr %pjbox
-  %done = getelementptr i8, ptr %jbox, i64 128
-  %dsleepers = getelementptr i8, ptr %jbox, i64 192
-  %current = load atomic i32, ptr %jbox monotonic, align 4
-  %previous = sub i32 %current, 1
-  call void @wait_change(ptr %done, i32 %previous, ptr %dsleepers)
+  %pair = cmpxchg ptr %jbox, i32 1, i32 0 acq_rel acquire
+  %unread = extractvalue { i32, i1 } %pair, 1
+  br i1 %unread, label %joined, label %await
+await:
+  %jsleepers = getelementptr i8, ptr %jbox, i64 64
+  call void @wait_change(ptr %jbox, i32 2, ptr %jsleepers)
   br label %joined
 joined:
   %j1 = add i64 %j, 1
@@ -258,16 +261,12 @@ finished:
 define void @convc_worker(ptr %box) nounwind {
 entry:
   %sleepers = getelementptr i8, ptr %box, i64 64
-  %done = getelementptr i8, ptr %box, i64 128
-  %dsleepers = getelementptr i8, ptr %box, i64 192
   br label %idle
 idle:
-  %last = load atomic i32, ptr %done monotonic, align 4
-  call void @wait_change(ptr %box, i32 %last, ptr %sleepers)
-  %f6 = getelementptr i8, ptr %box, i64 304
-  %stop = load atomic i64, ptr %f6 acquire, align 8
-  %quit = icmp ne i64 %stop, 0
-  br i1 %quit, label %leave, label %work
+  call void @wait_change(ptr %box, i32 0, ptr %sleepers)
+  %pair = cmpxchg ptr %box, i32 1, i32 2 acq_rel acquire
+  %mine = extractvalue { i32, i1 } %pair, 1
+  br i1 %mine, label %work, label %idle
 work:
   %f0 = getelementptr i8, ptr %box, i64 256
   %program = load ptr, ptr %f0
@@ -281,10 +280,7 @@ work:
   %thread = load i64, ptr %f4
   %f5 = getelementptr i8, ptr %box, i64 296
   %threads = load i64, ptr %f5
-  call void @convc_run(ptr %program, ptr %arguments, ptr %table, ptr %sync, i64 %thread, i64 %threads)
-  %epoch = load atomic i32, ptr %box monotonic, align 4
-  call void @publish(ptr %done, i32 %epoch, ptr %dsleepers)
+  call void @share(ptr %program, ptr %arguments, ptr %table, ptr %sync, i64 %thread, i64 %threads)
+  call void @publish(ptr %box, i32 0, ptr %sleepers)
   br label %idle
-leave:
-  ret void
 }

@@ -51,7 +51,7 @@ class Executable:
         context = self._bound(inputs, outputs)
         code = self._code
         if self.threads == 1:
-            self._runtime.run(code.program, code.arguments, context.address, context.sync, 0, 1)
+            self._runtime.run(code.program, code.arguments, context.address)
         else:
             pool().run(code.program, code.arguments, context.address, context.sync, self.threads)
         self._contexts.append(context)
@@ -100,7 +100,7 @@ class Executable:
         if self.plan.prepare:
             code = _Code(self.plan.prepare, target)
             context = _Context(self.plan, self._constants, code.scratch)
-            runtime_code().run(code.program, code.arguments, context.address, context.sync, 0, 1)
+            runtime_code().run(code.program, code.arguments, context.address)
 
 
 class _Code:
@@ -110,15 +110,12 @@ class _Code:
         self.kernels = [compile_kernel(step.kernel, target) for step in steps]
         self.scratch = max((scratch_bytes(step.kernel) for step in steps), default=0)
         words, arguments = [len(steps), self.scratch], list[int]()
-        shared = [step.parallel for step in steps]
         for number, step in enumerate(steps):
             if len(step.slots) > MAXIMUM_ARGUMENTS:
                 raise Error(f"{step.node}: a kernel with {len(step.slots)} buffers; "
                             f"the runtime passes {MAXIMUM_ARGUMENTS}")  # fmt: skip
-            following = shared[number + 1 : number + 2]
-            fence = bool(following) and (shared[number] or following[0])
             words += [self.kernels[number].address, len(arguments), len(step.slots)]
-            words += [step.kernel.tasks, shared[number], fence]
+            words += [step.kernel.tasks, step.parallel]
             arguments += [slot + 1 for slot in step.slots]
         self._words = np.array(words, np.int64)
         self._slots = np.array(arguments or [0], np.int64)

@@ -37,7 +37,7 @@ class Pool:
                     return
             finally:
                 self._busy.release()
-        runtime.run(program, arguments, table, sync, 0, 1)
+        runtime.run(program, arguments, table)
 
     def _grow(self, workers: int, runtime: Native) -> int:
         """Have at least so many workers, or as many as can be started."""

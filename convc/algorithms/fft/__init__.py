@@ -18,13 +18,15 @@ from typing import TYPE_CHECKING, ClassVar
 from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.epilogue import Epilogue
-from convc.algorithms.fft import gradient, products, spectra
+from convc.algorithms.fft import estimate, gradient, products, spectra
 from convc.algorithms.fft.frame import Frame
+from convc.algorithms.fft.lengths import LONGEST
 from convc.algorithms.fft.passes import Twiddles
 from convc.algorithms.fft.tiling import Tiling
+from convc.backend.target import ITEM_BYTES
 from convc.layout import zero_halo
 from ir.loops.interpreter import NUMPY
-from ir.ops import Conv, ConvWeightGrad
+from ir.ops import Conv, ConvInputGrad, ConvWeightGrad
 
 if TYPE_CHECKING:
     from convc.lowering import Lowering, Stored
@@ -45,13 +47,18 @@ class Fft:
             "the stride is not 1": set(shape.op.stride) != {1},
             "the kernel is dilated": set(shape.op.dilation) != {1},
             "more than two axes": len(shape.op.stride) > 2,
+            "the kernel is too long": max(weights[2:]) > LONGEST // 2,
             "the channels are grouped": groups > 1 and weights[:2] != (groups, 1),
             "the tensor is empty": 0 in (*shape.image, *weights, *shape.result),
         }
         return next((reason for reason, holds in reasons.items() if holds), None)
 
     def seconds(self, site: Site) -> float:
-        return 1.0
+        gradient = isinstance(site.op, ConvWeightGrad)
+        weights = site.constants[0 if isinstance(site.op, ConvInputGrad) else 1]
+        item = ITEM_BYTES[site.dtype]
+        spent = estimate.seconds(_tiling(site), item, gradient, packed=weights is not None)
+        return spent * (1.0 if site.target.fused_multiply_add else 1.4)
 
     def tolerance(self, site: Site) -> float:
         return 1e-4 if site.dtype == "f32" else 1e-10
@@ -61,7 +68,7 @@ class Fft:
 
     def wishes(self, site: Site) -> tuple[Wish, ...]:
         tiling = _tiling(site)
-        walked = Wish((_block(tiling),), tiling.halo(), exact=False)
+        walked = Wish((tiling.image_block,), tiling.halo(), exact=False)
         if isinstance(site.op, ConvWeightGrad):
             beyond = tuple((0, axis.overhang) for axis in tiling.axes)[-len(site.op.stride) :]
             return Wish((site.lanes,), beyond, exact=False), walked
@@ -76,18 +83,13 @@ class Fft:
 
 
 def _tiling(site: Site) -> Tiling:
-    return Tiling.of(Convolution.of(site), site.lanes)
+    gradient = isinstance(site.op, ConvWeightGrad)
+    return Tiling.of(Convolution.of(site), site.lanes, ITEM_BYTES[site.dtype], gradient)
 
 
 def _table(tiling: Tiling, site: Site, into: Lowering) -> Stored:
     numbers = Twiddles(*tiling.radices).array
     return into.table(f"{site.name}.twiddles", numbers.astype(NUMPY[site.dtype]))
-
-
-def _block(tiling: Tiling) -> int:
-    """How the walked image is read: in blocks, or plain where tiles fill more lanes."""
-    tiles = 0 if tiling.depthwise else tiling.grid[1]
-    return 1 if tiling.shape.inner < min(tiles, tiling.lanes) else tiling.lanes
 
 
 def _lower_correlation(site: Site, tiling: Tiling, into: Lowering) -> None:
@@ -97,7 +99,7 @@ def _lower_correlation(site: Site, tiling: Tiling, into: Lowering) -> None:
     weights, extra = _weights(tiling, table, operand, site, into), epilogue.operands(into)
     result = into.write(site.lanes)
     frame = Frame.begin("fft_depthwise" if tiling.depthwise else "fft", tiling, site.dtype)
-    k, block = frame.k, _block(tiling)
+    k, block = frame.k, tiling.image_block
     if tiling.depthwise:
         x = source.image(k, "x")
     else:
@@ -134,7 +136,7 @@ def _image(tiling: Tiling, table: Stored, operand: int, site: Site, into: Loweri
         into.run(spectra.image_kernel(tiling, source), table, source, room)
         return room
 
-    return into.derive(operand, ("fft image", tiling.axes, _block(tiling)), compute)
+    return into.derive(operand, ("fft image", tiling.axes, tiling.image_block), compute)
 
 
 def _lower_weight_gradient(site: Site, tiling: Tiling, into: Lowering) -> None:
@@ -148,7 +150,7 @@ def _lower_weight_gradient(site: Site, tiling: Tiling, into: Lowering) -> None:
     if tiling.depthwise:
         gradient.depthwise(frame, g, source.image(k, "x"), k.write("sums", site.dtype, shape))
     else:
-        s = k.read("spectra", site.dtype, spectra.image_shape(tiling, _block(tiling)))
+        s = k.read("spectra", site.dtype, spectra.image_shape(tiling, tiling.image_block))
         gradient.mixing(frame, g, s, k.write("sums", site.dtype, shape))
     into.run(k.build(), table, upstream, source, sums)
     back = Frame.begin("fft_gradient_back", tiling, site.dtype)

@@ -66,17 +66,25 @@ class Tile:
 
     def source(self, row: Affine, column: Affine) -> tuple[Affine, ...]:
         """Where a cell of the tile lies in the image that the convolution walks."""
-        starts = tuple(axis.start for axis in self.frame.tiling.axes)
-        return self._place(row + starts[0], column + starts[1])
+        starts = (axis.start for axis in self.frame.tiling.axes)
+        places = zip(self._place(row, column), starts, strict=True)
+        return tuple(place + start for place, start in places)[-self._rank :]
 
     def result(self, row: Affine, column: Affine) -> tuple[Affine, ...]:
         """Where an output of the tile lies."""
-        return self._place(row, column)
+        return self._place(row, column)[-self._rank :]
 
-    def _place(self, row: Affine, column: Affine) -> tuple[Affine, ...]:
+    @property
+    def _rank(self) -> int:
+        return len(self.frame.tiling.shape.op.stride)
+
+    def _place(self, row: Affine, column: Affine) -> tuple[Affine, Affine]:
+        """On both axes; the rows of a line are its pieces."""
         rows, columns = self.frame.tiling.axes
-        place = (self.down * rows.outputs + row, self.across * columns.outputs + column)
-        return place[-len(self.frame.tiling.shape.op.stride) :]
+        piece = self.across * columns.together
+        if columns.together > 1:
+            piece = piece + row
+        return self.down * rows.outputs + row, piece * columns.outputs + column
 
     @contextmanager
     def guarded(self, row: Affine, column: Affine) -> Iterator[None]:
@@ -84,6 +92,6 @@ class Tile:
         k, (rows, columns) = self.frame.k, self.frame.tiling.axes
         with ExitStack() as guards:
             guards.enter_context(k.guard(column, columns.outputs))
-            guards.enter_context(k.guard(self.down * rows.outputs + row, rows.count))
-            guards.enter_context(k.guard(self.across * columns.outputs + column, columns.count))
+            for place, axis in zip(self._place(row, column), (rows, columns), strict=True):
+                guards.enter_context(k.guard(place, axis.count))
             yield

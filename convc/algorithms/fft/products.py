@@ -9,6 +9,7 @@ from itertools import product
 
 from convc.algorithms.epilogue import Step
 from convc.algorithms.fft.butterfly import Arithmetic, Complex, Line, Point
+from convc.algorithms.fft.estimate import FEW, TILES
 from convc.algorithms.fft.frame import Frame, Tile
 from convc.algorithms.fft.passes import Source
 from convc.algorithms.fft.plane import Plane
@@ -17,9 +18,6 @@ from convc.schedule import segments
 from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import call, fma
 from ir.loops.nodes import Expr
-
-FEW = 4  # input channels whose products are summed as they are transformed
-TILES = 4  # that share each weight read where there are more
 
 
 def depthwise(frame: Frame, x: Image, u: Buffer, y: Image, finish: Step) -> None:

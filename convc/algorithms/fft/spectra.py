@@ -22,10 +22,8 @@ if TYPE_CHECKING:
 
 def weights_shape(tiling: Tiling) -> tuple[int, ...]:
     """[blocks of outputs, columns, rows, inputs, re and im, lanes]."""
-    columns, rows, _ = tiling.spectrum
-    channels = tiling.shape.weights[0] if tiling.depthwise else tiling.shape.out
-    inner = 1 if tiling.depthwise else tiling.shape.inner
-    return (-(-channels // tiling.lanes), columns, rows, inner, 2, tiling.lanes)
+    (blocks, inner), (columns, rows, parts) = tiling.weight_blocks, tiling.spectrum
+    return (blocks, columns, rows, inner, parts, tiling.lanes)
 
 
 def weights_kernel(tiling: Tiling, dtype: Scalar) -> Kernel:

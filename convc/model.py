@@ -60,7 +60,7 @@ def compile(
     if threads is not None and threads < 1:
         raise InputError(f"threads={threads}: give 1 or more, or None for the default")
     options = Options(
-        threads or settings.default_threads(),
+        settings.usable_threads(threads or settings.default_threads()),
         accuracy,
         tuple(sorted((algorithms or {}).items())),
         target_named(target),

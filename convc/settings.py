@@ -36,6 +36,11 @@ def number(name: str) -> int:
     return int(text) if text.isdecimal() else int(default)
 
 
+def usable_threads(wanted: int) -> int:
+    """A number of threads that a run can put to use: not many more than there are processors."""
+    return max(1, min(wanted, 4 * (os.cpu_count() or 1)))
+
+
 def default_threads() -> int:
     """CONVC_NUM_THREADS, else OMP_NUM_THREADS, else what affinity and the cgroup quota allow."""
     for name in ("CONVC_NUM_THREADS", "OMP_NUM_THREADS"):

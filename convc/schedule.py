@@ -140,7 +140,7 @@ def _body(tile: _Tile) -> None:
     """One register tile: start the accumulators, run the reductions, store."""
     k, nest = tile.k, tile.nest
     start = k.constant(nest.init, nest.dtype)
-    if not nest.reductions:
+    if not nest.reductions and not nest.across:
         for point, _ in tile.sweep():
             k.store(*nest.store(point, start))
         return

@@ -24,9 +24,11 @@ VARIABLES = (
     Variable("CONVC_TARGET", "best for this machine", "avx512, avx2, plain or neon"),
     Variable("CONVC_SPIN_US", "50", "microseconds a waiting thread spins before it sleeps"),
     Variable("CONVC_SPECIALISATIONS", "8", "sizes for which a symbolic model keeps code"),
+    Variable("CONVC_CACHE", "$XDG_CACHE_HOME/convc, ~/.cache/convc",
+             "folder of measured times, 'off' for none"),
     Variable("CONVC_LOG", "warning", "level of the logger 'convc': debug, info, warning, error"),
     Variable("CONVC_DEBUG", "0", "1 algorithms, 2 graph per pass, 3 loops, 4 LLVM, 5 assembly"),
-)
+)  # fmt: skip
 
 
 def number(name: str) -> int:
@@ -63,4 +65,19 @@ def quota() -> int | None:
         limit, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         return math.ceil(int(limit) / int(period)) if limit != "max" else None
     except (OSError, ValueError):
+        return None
+
+
+def cache_folder() -> Path | None:
+    """The folder for what is worth keeping between processes; None for none. It may not exist.
+
+    As the XDG specification has it, a relative $XDG_CACHE_HOME does not count.
+    """
+    text = os.environ.get("CONVC_CACHE", "")
+    if text:
+        return None if text == "off" else Path(text)
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    try:
+        return (Path(base) if os.path.isabs(base) else Path.home() / ".cache") / "convc"
+    except RuntimeError:  # no home
         return None

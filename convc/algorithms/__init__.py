@@ -3,6 +3,7 @@
 from convc.algorithms.base import Algorithm, Site, Wish
 from convc.algorithms.dense import Outer
 from convc.algorithms.direct import Direct
+from convc.algorithms.fft import Fft
 from convc.algorithms.losses import AlongClasses, Total
 from convc.algorithms.movement import Alias, Gather, Reduce
 from convc.algorithms.pointwise import Pointwise
@@ -19,6 +20,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Separable(),
     Separable(terms=2),
     Separable(terms=3),
+    Fft(),
     Sweep(),
     Scatter(),
     Pick(),

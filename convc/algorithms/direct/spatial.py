@@ -75,7 +75,7 @@ def _correlate(
         update,
         (box,) if all(line.taps for line in lines) else (),
     )
-    deep, wide = min(out, 4), min(count, 7 if out == 1 else 3)
+    deep, wide = max(1, min(out, 4)), min(count, 7 if out == 1 else 3)
     rows = ((f"q{last - 1}", max(1, 12 // (deep * wide))),) if last else ()
     parallel = ("n", "g", "o", *(f"q{axis}" for axis in range(last)))
     lower(k, nest, Schedule(parallel, (*rows, ("u", wide), ("o", deep)), ("v", lanes)))

@@ -10,7 +10,7 @@ from math import prod
 from typing import TYPE_CHECKING
 
 from convc.algorithms.fft.lengths import cycles
-from convc.cost import CLOCK, L2, stream_bytes
+from convc.cost import CLOCK, L2, MEMORY, stream_bytes
 
 if TYPE_CHECKING:
     from convc.algorithms.fft.tiling import Axis, Tiling
@@ -29,7 +29,7 @@ def seconds(tiling: Tiling, item: int, gradient: bool = False, packed: bool = Tr
         parts = _gradient(tiling, item) if gradient else _mixing(tiling, item)
     if not packed and not gradient:
         parts += prod(tiling.weight_blocks) * _forth(tiling, item) * 1.5 / CLOCK
-    return parts
+    return parts + 0.5 * item * (prod(tiling.shape.image) + prod(tiling.shape.result)) / MEMORY
 
 
 def _tiles(tiling: Tiling) -> int:
@@ -75,7 +75,7 @@ def _image(tiling: Tiling, item: int) -> float:
     """The spectra of an image, in memory."""
     channels, (_, across) = tiling.shape.inner, tiling.grid
     size = _tiles(tiling) * channels * prod(tiling.spectrum) * item
-    stored = 2 * size / stream_bytes(size)
+    stored = (1 + tiling.weight_blocks[0]) * size / stream_bytes(size)
     if tiling.image_block > 1:
         return _tiles(tiling) * -(-channels // tiling.lanes) * _forth(tiling, item) / CLOCK + stored
     vectors = _tiles(tiling) // across * -(-across // tiling.lanes) * channels

@@ -150,15 +150,29 @@ def restore(frame: Frame, d: Buffer, dw: Buffer) -> None:
     for first, count, width in segments(dw.shape[0], tiling.lanes):
         with k.loop("o", count, "parallel") as o, k.loop("c", dw.shape[1], "parallel") as c:
             plane, block = frame.plane(width), o + first // tiling.lanes
+            taps = k.local("taps", frame.dtype, (down.taps, across.taps, width))
             with plane.each_column() as f:
                 plane.synthesise(f, down.taps, _total(d, (block, c, f)))
 
             def put(row: Affine, column: Affine, value: Expr, v: Affine) -> None:
-                at = (row, column)[-len(tiling.shape.op.stride) :]
                 with k.guard(column, across.taps):
-                    k.store(dw[(o * tiling.lanes + first + v, c, *at)], value * scale)
+                    k.store(taps[row, column, v], value * scale)
 
             plane.restore_rows(down.taps, put)
+            _deliver(k, taps, dw, (o * tiling.lanes + first, c), tiling.lanes)
+
+
+def _deliver(
+    k: KernelBuilder, taps: Buffer, dw: Buffer, first: tuple[Affine, Affine], lanes: int
+) -> None:
+    """From vectors of channels to vectors of neighbouring taps."""
+    rows, columns, width = taps.shape
+    for start, count, size in segments(columns, lanes):
+        with k.loop("row", rows) as row, k.loop("chunk", count) as chunk:
+            with k.loop("lane", width) as lane, k.loop("v", size, "vector") as v:
+                column = chunk * size + start + v
+                at = (row, column)[-len(dw.shape) + 2 :]
+                k.store(dw[(first[0] + lane, first[1], *at)], taps[row, column, lane])
 
 
 def _total(d: Buffer, place: tuple[Affine, ...]) -> Source:

@@ -18,6 +18,9 @@ from ir.loops import Affine, Buffer, Kernel, KernelBuilder
 from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Load, Scalar
 
+ENOUGH_TASKS = 8  # for a few threads to share a step evenly
+LEAST_OUTPUTS = 8  # blocks of output channels whose products outweigh the input's transform
+
 
 def weights_kernel(tiling: Tiling, dtype: Scalar) -> Kernel:
     """Weights transformed to [points, out blocks, phases, C, lanes]; missing lanes are zero."""
@@ -77,11 +80,15 @@ def multiply_blocks(
     finish: Step,
     target: Target,
 ) -> None:
-    """One nest for each shape of block; a task is one block of tiles of one image."""
+    """One nest for each shape of block; a task is one block of tiles of one image, and some
+    output channels: all of them, where there are blocks enough to share out."""
     sizes = tiling.block(4 if x.buffer.dtype == "f32" else 8)
     cuts = [segments(tiles, size) for tiles, size in zip(tiling.tiles, sizes, strict=True)]
-    for cut in product(*cuts):
+    blocks = prod(sum(count for _, count, _ in cut) for cut in cuts) * tiling.interleaved
+    groups = segments(tiling.out_blocks, _share(tiling, x.shape[0] * blocks))
+    for (first_out, group_count, outs), *cut in product(groups, *cuts):
         with ExitStack() as loops:
+            group = loops.enter_context(k.loop("g", group_count, "parallel"))
             n = loops.enter_context(k.loop("n", x.shape[0], "parallel"))
             starts = tuple(
                 loops.enter_context(k.loop(f"b{axis}", count, "parallel")) * width + first
@@ -92,7 +99,14 @@ def multiply_blocks(
                 for number, axis in enumerate(tiling.axes)
             )
             block = _Block(k, tiling, n, starts, tuple(width for *_, width in cut), phases)
-            block.run(x, u, y, finish, target)
+            block.run(x, u, y, finish, target, group * outs + first_out, outs)
+
+
+def _share(tiling: Tiling, tasks: int) -> int:
+    """Output blocks of a task: split, though each part transforms the input anew, as long as that
+    costs little beside the products."""
+    parts = min(-(-ENOUGH_TASKS // max(tasks, 1)), max(1, tiling.out_blocks // LEAST_OUTPUTS))
+    return -(-tiling.out_blocks // parts)
 
 
 @dataclass(frozen=True)
@@ -111,18 +125,28 @@ class _Block:
         axes = zip(tile, self.tiling.outputs, offset, self.tiling.axes, self.phase, strict=True)
         return [(t * m + i) * axis.pitch + phase for t, m, i, axis, phase in axes]
 
-    def run(self, x: Image, u: Buffer, y: Image, finish: Step, target: Target) -> None:
+    def run(
+        self,
+        x: Image,
+        u: Buffer,
+        y: Image,
+        finish: Step,
+        target: Target,
+        first_out: Affine,
+        outs: int,
+    ) -> None:
+        """Compute ``outs`` blocks of output channels from ``first_out``."""
         k, tiling = self.k, self.tiling
         tiles, points = prod(self.size), prod(tiling.points)
         dtype, lanes = x.buffer.dtype, tiling.lanes
         inner = tiling.in_blocks * lanes
         v = k.local("transformed", dtype, (points, tiles, tiling.phases, inner))
         self._transform_input(x, v)
-        chosen = register_tile(target, (tiles,), tiling.out_blocks)
-        for first, count, width in segments(tiling.out_blocks, chosen.blocks):
+        chosen = register_tile(target, (tiles,), outs)
+        for first, count, width in segments(outs, chosen.blocks):
             m = k.local("products", dtype, (points, tiles, width, lanes))
             with k.loop("o", count) as o:
-                block = o * chosen.blocks + first
+                block = first_out + (o * chosen.blocks + first)
                 self._multiply(v, u, m, block, chosen.pixels[0])
                 self._transform_output(m, y, block, finish)
 

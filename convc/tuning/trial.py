@@ -1,0 +1,102 @@
+"""One node by itself, with one algorithm after the other: its results, its time, its memory."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any, TypeAlias
+
+import numpy as np
+
+import ir
+from convc.backend.emit import scratch_bytes
+from convc.lowering import Step
+from convc.model import Model, Options
+from convc.plan import Placed, Plan, slot_bytes
+from convc.runtime.executable import Executable
+from convc.tools.accuracy import random_inputs
+from convc.tools.check import one_node
+
+Array: TypeAlias = "np.ndarray[Any, Any]"
+BETWEEN = ("convert", "copy")  # steps that bring values to a node and from it, not part of it
+
+
+class Trial:
+    """A node of a static graph on random inputs; what is constant in the graph is constant here."""
+
+    def __init__(self, graph: ir.Graph, node: ir.Node, options: Options) -> None:
+        self.graph, self.node = one_node(graph, node), node
+        self.options = replace(options, passes=(), tuning=(), tune=0.0)
+        self.inputs = random_inputs(self.graph)
+
+    def entry(self, algorithm: str) -> Entry:
+        """Compile the node with an algorithm and run it once."""
+        forced = ((self.node.name, algorithm),)
+        model = Model(self.graph, replace(self.options, algorithms=forced))
+        results = model.run(self.inputs)
+        return Entry(results, self._call(model.executable().plan))
+
+    def _call(self, plan: Plan) -> Callable[[], None] | None:
+        """A run of the node's own steps, with all threads; None where it has none."""
+        mine = alone(plan, self.inputs)
+        if not mine.steps:
+            return None
+        executable = Executable(mine, self.options.target, self.options.threads)
+        kept = executable.allocate()
+        addresses = [array.ctypes.data for array in kept]
+        return functools.partial(_run, executable, addresses, kept)
+
+
+@dataclass(frozen=True)
+class Entry:
+    """What an algorithm computed, and a call that runs it again; None if nothing is to be run."""
+
+    results: Mapping[str, Array]
+    call: Callable[[], None] | None
+
+
+def _run(executable: Executable, outputs: list[int], kept: object) -> None:
+    executable.run((), outputs)
+
+
+def alone(plan: Plan, inputs: Mapping[str, Array]) -> Plan:
+    """The plan of a graph of one node without what brings values to the node and from it.
+
+    Operands are constants here, and lie as the node reads them; so they are converted once.
+    """
+    program = plan.program
+    data = {program.inputs[name]: array for name, array in inputs.items()}
+    ready = {*plan.constants, *data}
+    early: list[Step] = []
+    for step in plan.steps:
+        if step.algorithm in BETWEEN and ready.issuperset(step.reads):
+            early.append(step)
+            ready.update(step.writes)
+    constants, offset = dict(plan.constants), plan.constant_bytes
+    for number in sorted(ready - plan.constants.keys()):
+        slot = replace(program.slots[number], role="constant", data=data.get(number))
+        constants[number] = Placed(slot, offset, 0, 0)
+        offset += slot_bytes(slot)
+    temporaries = {n: placed for n, placed in plan.temporaries.items() if n not in ready}
+    steps = tuple(step for step in plan.steps if step.algorithm not in BETWEEN)
+    prepare = (*plan.prepare, *early)
+    return Plan(replace(program, inputs={}), prepare, steps, constants, temporaries)
+
+
+def workspace_bytes(plan: Plan) -> int:
+    """Memory that the only node of a graph needs beside its operands, results and packed weights.
+
+    The most that its temporaries take at any of its steps, and the scratch of one thread.
+    """
+    own = [step for step in plan.steps if step.algorithm not in BETWEEN]
+    between = (step for step in plan.steps if step.algorithm in BETWEEN)
+    values = {slot for step in between for slot in step.slots}
+    values.update(slot for step in own[-1:] for slot in step.writes)
+    rest = [placed for number, placed in plan.temporaries.items() if number not in values]
+    alive = [
+        sum(placed.nbytes for placed in rest if placed.first <= number <= placed.last)
+        for number in range(len(plan.steps))
+    ]
+    scratch = [scratch_bytes(step.kernel) for step in own]
+    return max(alive, default=0) + max(scratch, default=0)

@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol
 import convc
 import ir
 from convc import settings
-from convc.tools import bench, check, demo, doctor, run, show
+from convc.tools import bench, check, demo, doctor, run, show, tune, why
 from convc.tools import compile as compile_tool
 from convc.tools.arguments import Subparsers
 
@@ -36,7 +36,9 @@ class Tool(Protocol):
         """Run the command; the exit status."""
 
 
-TOOLS: tuple[Tool, ...] = (demo, run, check, show, compile_tool, bench, doctor)
+TOOLS: tuple[Tool, ...] = (
+    demo, run, check, show, why, tune, compile_tool, bench, doctor
+)  # fmt: skip
 
 
 class _Parser(argparse.ArgumentParser):

@@ -139,12 +139,13 @@ class Lowering:
             return stored
         return self._converted(value, self._layout(value, wish, stored.layout.block))
 
-    def write(self, block: int = 1, result: int = 0) -> Stored:
-        """Room for a result of the current node, with the halo that its readers wish."""
+    def write(self, block: int | None = None, result: int = 0) -> Stored:
+        """Room for a result of the current node: plain, or an image in blocks of channels with
+        the halo that its readers wish."""
         assert self.node is not None
         value = self.node.outputs[result]
         type = self.graph.types[value]
-        layout = Layout(block, self._halo(value, block))
+        layout = PLAIN if block is None else Layout(block, self._halo(value, block))
         name = self.direct_outputs.get(value) if layout.plain else None
         role: Role = "output" if name else "temporary"
         stored = self.stored[value] = self._room(name or value, role, type, layout)
@@ -188,7 +189,7 @@ class Lowering:
         for param, value in zip(kernel.params, stored, strict=True):
             slot = self.slots[value.slot]
             assert param.dtype == slot.dtype, (kernel.name, param, slot)
-            assert param.size <= slot.size, (kernel.name, param, slot)
+            assert param.size == slot.size, (kernel.name, param, slot)
         slots = tuple(value.slot for value in stored)
         name = self.node.name if self.node else ""
         chosen = label or (self.choices[name].name if self.node else "copy")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import logging
+import math
+import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,6 +24,9 @@ from convc.passes import PIPELINE, Pass, optimised
 from convc.plan import Plan, check_values, plan
 from convc.runtime.executable import Executable
 from convc.select import select
+from convc.tuning import BUDGET
+from convc.tuning.database import measured
+from convc.tuning.records import Context, Row, Times, read_lines, times_of
 from ir.ops.loss import LabelLoss
 
 Array = npt.NDArray[Any]
@@ -29,13 +35,25 @@ LOG = logging.getLogger("convc")
 
 @dataclass(frozen=True)
 class Options:
-    """How a graph is compiled."""
+    """How a graph is compiled.
+
+    ``tuning`` holds measured times, None for those of the database; ``tune`` the seconds that
+    measuring may take before.
+    """
 
     threads: int
     accuracy: str
     algorithms: tuple[tuple[str, str], ...]
     target: Target
     passes: tuple[Pass, ...]
+    tuning: tuple[Row, ...] | None = None
+    tune: float = 0.0
+
+    def times(self) -> Times:
+        """Measured times that apply here."""
+        if self.tuning is None:
+            return measured(self.target, self.threads)
+        return times_of(self.tuning, Context.of(self.target, self.threads))
 
 
 def compile(
@@ -45,28 +63,48 @@ def compile(
     algorithms: Mapping[str, str] | None = None,
     target: str | None = None,
     passes: Sequence[Pass] = PIPELINE,
+    tune: bool | float = False,
+    tuning: str | os.PathLike[str] | None = None,
 ) -> Model:
     """Compile a graph to native code.
 
     ``threads``: at most so many (default: ``CONVC_NUM_THREADS``, else what this process may use).
     ``accuracy``: "exact" allows only algorithms that reorder sums, "fast" also those with a stated
     bound. ``algorithms``: node name to algorithm name, to force a choice. ``target``: "avx512",
-    "avx2", "plain" or "neon" (default: the best one that runs here).
+    "avx2", "plain" or "neon" (default: the best one that runs here). ``tune``: first measure how
+    long each algorithm takes for each op, where this machine's database does not know it, for at
+    most so many seconds (True: 30). ``tuning``: go by the times in this file, which
+    ``convc tune --export`` wrote, and not by the database.
 
     A graph with symbolic extents is compiled when their values are first seen.
 
-    Raises ``AlgorithmError``, ``TargetError``, ``CapacityError``, ``ir.Error``.
+    Raises ``AlgorithmError``, ``TargetError``, ``CapacityError``, ``LoadError``, ``ir.Error``.
     """
     if threads is not None and threads < 1:
         raise InputError(f"threads={threads}: give 1 or more, or None for the default")
+    budget = _budget(tune)
+    if budget and tuning is not None:
+        raise InputError("tune= measures into the database, which tuning= does not read; give one")
     options = Options(
         settings.usable_threads(threads or settings.default_threads()),
         accuracy,
         tuple(sorted((algorithms or {}).items())),
         target_named(target),
         tuple(passes),
+        None if tuning is None else read_lines(Path(tuning)),
+        budget,
     )
+    if options.tuning and not options.times():
+        LOG.warning("%s: no times for %s; going by predictions",
+                    tuning, Context.of(options.target, options.threads))  # fmt: skip
     return Model(graph, options)
+
+
+def _budget(tune: bool | float) -> float:
+    budget = BUDGET if tune is True else float(tune)
+    if not (math.isfinite(budget) and budget >= 0):
+        raise InputError(f"tune={tune!r}: give True, False, or seconds to spend")
+    return budget
 
 
 @dataclass(frozen=True)
@@ -85,7 +123,7 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
     check_values(graph)
     improved = optimised(graph, options.passes)
     forced = renamed(dict(options.algorithms), graph, improved)
-    chosen = select(improved, options.target, options.accuracy, forced)
+    chosen = select(improved, options.target, options.accuracy, forced, options.times())
     program = Lowering(improved, chosen, options.target).program()
     made = Stages(graph, improved, chosen, plan(program), options.target)
     return debug.report(made, options.passes)
@@ -175,6 +213,10 @@ class Model:
             if env:
                 LOG.info("compiling %s for %s", self.graph.name, dict(env))
             graph = self.graph.bind(env) if env else self.graph
+            if self.options.tune:
+                from convc.tuning.tuner import tune  # itself a user of models
+
+                tune(graph, self.options, self.options.tune)
             made = stages(graph, self.options)
             special = _Special(graph, Executable(made.plan, made.target, self.options.threads))
             self._special[key] = special
@@ -185,7 +227,7 @@ class Model:
         return special
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Model, (self.graph, self.options)
+        return Model, (self.graph, replace(self.options, tune=0.0))
 
 
 class _Special:

@@ -1,17 +1,19 @@
-"""The algorithm for every node: the cheapest by its own prediction, or a forced one."""
+"""The algorithm for every node: the cheapest by prediction or measurement, or a forced one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
+from math import isfinite
 
 import ir
 from convc.algorithms import ALGORITHMS, Algorithm, Site, Wish
 from convc.backend.target import Target
 from convc.cost import stream_bytes
 from convc.errors import AlgorithmError
+from convc.tuning.records import REFUSED, Times, signature
 from ir.ops import Dense, Expand, Reshape, Softmax, Transpose
 
 ACCURACIES = ("fast", "exact")
@@ -20,11 +22,42 @@ PLAIN_READERS = (Dense, Expand, Reshape, Softmax, Transpose)
 
 @dataclass(frozen=True)
 class Candidate:
-    """One algorithm considered for one node; ``reason`` says why it does not apply, if so."""
+    """One algorithm considered for one node; ``reason`` says why it does not apply, if so.
+
+    ``seconds`` are predicted, for one thread, and infinite where it has to be asked for;
+    ``measured`` ones are infinite where it gave wrong numbers.
+    """
 
     algorithm: Algorithm
     seconds: float
     reason: str | None
+    conversions: float = 0.0
+    measured: float | None = None
+
+    @property
+    def cost(self) -> float:
+        """What is compared: seconds, measured if they are, with those of the conversions."""
+        return (self.seconds if self.measured is None else self.measured) + self.conversions
+
+    @property
+    def refused(self) -> bool:
+        """Whether it was seen to compute wrong numbers."""
+        return self.measured == REFUSED
+
+
+@dataclass(frozen=True)
+class Choice:
+    """All that was considered for a node, and what was chosen."""
+
+    node: ir.Node
+    site: Site
+    considered: tuple[Candidate, ...]
+    chosen: Candidate
+    forced: bool
+
+    @property
+    def applicable(self) -> tuple[Candidate, ...]:
+        return tuple(c for c in self.considered if c.reason is None)
 
 
 @cache
@@ -44,29 +77,42 @@ def candidates(site: Site, accuracy: str = "fast") -> Iterator[Candidate]:
 
 
 def select(
-    graph: ir.Graph, target: Target, accuracy: str = "fast", forced: Mapping[str, str] | None = None
-) -> dict[str, Algorithm]:
+    graph: ir.Graph, target: Target, accuracy: str = "fast",
+    forced: Mapping[str, str] | None = None, measured: Times | None = None,
+) -> dict[str, Algorithm]:  # fmt: skip
     """An algorithm for each node of a static graph, by node name.
 
-    ``forced`` maps node names to algorithm names. Raises ``AlgorithmError`` for an unknown name,
-    for one that does not apply, and for an op that no algorithm computes.
+    ``forced`` maps node names to algorithm names; ``measured`` are times that take the place of
+    predictions. Raises ``AlgorithmError`` for an unknown name, for one that does not apply, and
+    for an op that no algorithm computes.
     """
-    forced = dict(forced or {})
+    made = choices(graph, target, accuracy, forced, measured)
+    return {choice.node.name: choice.chosen.algorithm for choice in made}
+
+
+def choices(
+    graph: ir.Graph, target: Target, accuracy: str = "fast",
+    forced: Mapping[str, str] | None = None, measured: Times | None = None,
+) -> Iterator[Choice]:  # fmt: skip
+    """How ``select`` goes about it, node by node."""
+    forced, measured = forced or {}, measured or {}
     if accuracy not in ACCURACIES:
         raise AlgorithmError(f"accuracy={accuracy!r} is unknown; one of {', '.join(ACCURACIES)}")
     unknown = forced.keys() - {node.name for node in graph.nodes}
     if unknown:
         names = ", ".join(node.name for node in graph.nodes)
         raise AlgorithmError(f"algorithms: no node {sorted(unknown)[0]!r}; nodes: {names}")
-    chosen: dict[str, Algorithm] = {}
     blocks = dict.fromkeys((*graph.inputs, *graph.weights), 1)
     for node in graph.nodes:
         site = Site.of(graph, node, target)
         place = _Place(graph, node, blocks)
-        algorithm = chosen[node.name] = _choose(site, place, accuracy, forced.get(node.name))
+        times = measured.get(signature(graph, node), {}) if measured else {}
+        considered = tuple(_priced(c, site, place, times) for c in candidates(site, accuracy))
+        name = forced.get(node.name)
+        chosen = _choose(site, considered) if name is None else _forced(site, considered, name)
+        yield Choice(node, site, considered, chosen, name is not None)
         given = [blocks[name] for name in node.inputs]
-        blocks |= dict.fromkeys(node.outputs, algorithm.block(site, given))
-    return chosen
+        blocks |= dict.fromkeys(node.outputs, chosen.algorithm.block(site, given))
 
 
 @dataclass(frozen=True)
@@ -110,24 +156,36 @@ def conversion_seconds(type: ir.TensorType) -> float:
     return nbytes / stream_bytes(nbytes)
 
 
-def _choose(
-    site: Site, place: _Place, accuracy: str, forced: str | None
-) -> Algorithm:
-    considered = list(candidates(site, accuracy))
-    if forced is not None:
-        named = [c for c in considered if c.algorithm.name == forced]
-        if not named:
-            names = ", ".join(c.algorithm.name for c in considered)
-            raise AlgorithmError(f"node {site.name!r}: no algorithm {forced!r}; one of {names}")
-        if named[0].reason:
-            raise AlgorithmError(f"node {site.name!r}: {forced} does not apply: {named[0].reason}")
-        return named[0].algorithm
+def _priced(
+    candidate: Candidate, site: Site, place: _Place, times: Mapping[str, float]
+) -> Candidate:
+    if candidate.reason is not None:
+        return candidate
+    measured = times.get(candidate.algorithm.name)
+    return replace(
+        candidate, conversions=place.conversions(site, candidate.algorithm), measured=measured
+    )
+
+
+def _forced(site: Site, considered: Sequence[Candidate], name: str) -> Candidate:
+    named = [c for c in considered if c.algorithm.name == name]
+    if not named:
+        names = ", ".join(c.algorithm.name for c in considered)
+        raise AlgorithmError(f"node {site.name!r}: no algorithm {name!r}; one of {names}")
+    if named[0].reason:
+        raise AlgorithmError(f"node {site.name!r}: {name} does not apply: {named[0].reason}")
+    return named[0]
+
+
+def _choose(site: Site, considered: Sequence[Candidate]) -> Candidate:
+    """The cheapest. Where some have been measured, the others are not in the running: predictions
+    and measurements cannot be compared."""
     applicable = [c for c in considered if c.reason is None]
     if not applicable:
         reasons = "; ".join(f"{c.algorithm.name}: {c.reason}" for c in considered)
         node = f"node {site.name!r} ({site.op.name})"
         raise AlgorithmError(f"{node}: no algorithm computes it ({reasons})")
-    if len(applicable) == 1:
-        return applicable[0].algorithm
-    costs = [c.seconds + place.conversions(site, c.algorithm) for c in applicable]
-    return applicable[costs.index(min(costs))].algorithm
+    offered = [c for c in applicable if isfinite(c.seconds)] or applicable
+    right = [c for c in offered if not c.refused] or offered
+    running = [c for c in right if c.measured is not None] or right
+    return min(running, key=lambda c: c.cost)

@@ -25,29 +25,23 @@ class Referee:
     def __init__(self, graph: ir.Graph, site: Site, inputs: Results) -> None:
         self._graph, self._site, self._inputs = graph, site, inputs
         (self._node,) = graph.nodes
-        self._entered: list[Algorithm] = []
-        self._first: Results | None = None
+        self._entered: list[str] = []
+        self._first: tuple[Algorithm, Results] | None = None
         self._exact: Results | None = None
         self._scale: dict[str, float] = {}
 
     def wrong(self, algorithm: Algorithm, results: Results) -> set[str]:
         """The names of algorithms found wrong by what ``algorithm`` computed; maybe its own."""
-        self._entered.append(algorithm)
-        if self._first is None:
-            self._first = results
-        first, *others = self._entered
+        found = set[str]()
+        self._first = self._first or (algorithm, results)
         if self._exact is None:
-            if algorithm is first or self._agree(algorithm, results, first, self._first):
-                return set()
+            if self._agree(algorithm, results, *self._first):
+                self._entered.append(algorithm.name)
+                return found
             self._ask_interpreter()
-            if not self._right(first, self._first):  # all until now agreed with it
-                others = [other for other in others if other is not algorithm]
-                found = {first.name, *(other.name for other in others)}
-                return found | self._verdict(algorithm, results)
-        return self._verdict(algorithm, results)
-
-    def _verdict(self, algorithm: Algorithm, results: Results) -> set[str]:
-        return set() if self._right(algorithm, results) else {algorithm.name}
+            if not self._right(*self._first):
+                found.update(self._entered)  # they all agreed with the first
+        return found if self._right(algorithm, results) else found | {algorithm.name}
 
     def _agree(self, one: Algorithm, ones: Results, other: Algorithm, others: Results) -> bool:
         """By less than both promise, as the largest result is at most what a sum adds up."""

@@ -37,12 +37,9 @@ class Trial:
         results = model.run(self.inputs)
         return Entry(results, self._call(model.executable().plan))
 
-    def _call(self, plan: Plan) -> Callable[[], None] | None:
-        """A run of the node's own steps, with all threads; None where it has none."""
-        mine = alone(plan, self.inputs)
-        if not mine.steps:
-            return None
-        executable = Executable(mine, self.options.target, self.options.threads)
+    def _call(self, plan: Plan) -> Callable[[], None]:
+        """A run of the node's own steps, with all threads."""
+        executable = Executable(alone(plan, self.inputs), self.options.target, self.options.threads)
         kept = executable.allocate()
         addresses = [array.ctypes.data for array in kept]
         return functools.partial(_run, executable, addresses, kept)
@@ -50,10 +47,10 @@ class Trial:
 
 @dataclass(frozen=True)
 class Entry:
-    """What an algorithm computed, and a call that runs it again; None if nothing is to be run."""
+    """What an algorithm computed, and a call that runs it again."""
 
     results: Mapping[str, Array]
-    call: Callable[[], None] | None
+    call: Callable[[], None]
 
 
 def _run(executable: Executable, outputs: list[int], kept: object) -> None:

@@ -16,7 +16,7 @@ from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.direct import channels, depthwise, planes, spatial, weight_gradient
 from convc.algorithms.direct.channels import Channels
 from convc.algorithms.epilogue import Epilogue
-from convc.cost import CLOCK, MEMORY, UNITS, slowness, stream_bytes
+from convc.cost import CLOCK, UNITS, slowness, stream_bytes
 from convc.layout import zero_halo
 from convc.schedule import register_tile
 from ir.loops import KernelBuilder
@@ -60,6 +60,8 @@ def _read_wish(shape: Convolution, form: Form, lanes: int) -> Wish:
 
 def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
     """Cycles of the register tiles, or memory traffic where that is more."""
+    if not shape.lines():
+        return 0.0  # the result has no element
     weight_gradient = isinstance(site.op, ConvWeightGrad)
     products = prod(shape.result) * shape.weights[1] * prod(shape.weights[2:]) / site.lanes
     if form == "channels":
@@ -78,7 +80,7 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
     cycles *= slowness(site.target)
     weights = prod(shape.weights) * site.outputs[0].dtype.itemsize
     moved = (prod(shape.image) + prod(shape.result)) * site.outputs[0].dtype.itemsize
-    return max(cycles / CLOCK, moved / MEMORY, weights / stream_bytes(weights))
+    return max(cycles / CLOCK, moved / stream_bytes(moved), weights / stream_bytes(weights))
 
 
 def _tile_cycles(shape: Convolution, site: Site) -> float:

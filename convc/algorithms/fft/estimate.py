@@ -13,7 +13,7 @@ from convc.algorithms.fft.lengths import cycles
 from convc.cost import CLOCK, L2, MEMORY, stream_bytes
 
 if TYPE_CHECKING:
-    from convc.algorithms.fft.tiling import Axis, Tiling
+    from convc.algorithms.fft.tiling import Tiling
 
 TILES = 4  # that share each weight read, where inputs are many
 FEW = 4  # input channels that are not yet many

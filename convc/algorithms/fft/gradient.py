@@ -16,7 +16,7 @@ from math import prod
 from convc.algorithms.fft.butterfly import Complex, Point
 from convc.algorithms.fft.frame import Frame, Tile
 from convc.algorithms.fft.passes import Source
-from convc.algorithms.fft.plane import Plane
+from convc.algorithms.fft.plane import Plane, Put
 from convc.algorithms.fft.tiling import Tiling
 from convc.layout import Image
 from convc.schedule import segments
@@ -42,7 +42,7 @@ def depthwise(frame: Frame, g: Image, x: Image, d: Buffer) -> None:
             _analyse(ours, f)
 
             def add(row: Affine, v: Affine, value: Complex) -> None:
-                place = (part, block, 0, f, row)
+                place = (part, block, Affine(), f, row)
                 _accumulate(k, d, place, value, ours.columns.work, v)
 
             theirs.analyse(f, add)
@@ -57,22 +57,27 @@ def mixing(frame: Frame, g: Image, s: Buffer, d: Buffer) -> None:
         with plane.each_column() as f:
             _analyse(plane, f)
             for start, blocks, depth in segments(tiling.shape.inner, s.shape[-1]):
-                with k.loop("b", blocks) as b, k.loop("i", depth) as i:
-                    with k.loop("row", s.shape[5]) as row, k.loop("v", tiling.lanes, "vector") as v:
-                        source = (n, tile.down, tile.across, b + start // s.shape[-1], f, row)
-                        value = s[(*source, 0, i)], s[(*source, 1, i)]
-                        place = (part, block, b * s.shape[-1] + i + start, f, row)
-                        _accumulate(k, d, place, value, plane.columns.work, v)
+                with ExitStack() as loops:
+                    b, i, row = (
+                        loops.enter_context(k.loop(name, extent))
+                        for name, extent in (("b", blocks), ("i", depth), ("row", s.shape[5]))
+                    )
+                    v = loops.enter_context(k.loop("v", tiling.lanes, "vector"))
+                    source = (n, tile.down, tile.across, b + start // s.shape[-1], f, row)
+                    value = s[(*source, 0, i)], s[(*source, 1, i)]
+                    place = (part, block, b * s.shape[-1] + i + start, f, row)
+                    _accumulate(k, d, place, value, plane.columns.work, v)
 
 
 def shares(tiling: Tiling) -> tuple[int, int]:
     """Into how many parts the batch and the rows of tiles are split: evenly, as few as suffice."""
     batch, rows = tiling.shape.image[0], tiling.grid[0]
     blocks = -(-tiling.shape.weights[0] // tiling.lanes)
-    options = product(*([n for n in range(1, PARTS + 1) if extent % n == 0]
-                        for extent in (batch, rows)))  # fmt: skip
+    images, bands = (
+        [n for n in range(1, PARTS + 1) if extent % n == 0] for extent in (batch, rows)
+    )
     wanted = -(-PARTS // blocks)
-    return min(options, key=lambda parts: (abs(prod(parts) - wanted), parts[1]))
+    return min(product(images, bands), key=lambda parts: (abs(prod(parts) - wanted), parts[1]))
 
 
 def sums_shape(tiling: Tiling) -> tuple[int, ...]:
@@ -150,16 +155,19 @@ def restore(frame: Frame, d: Buffer, dw: Buffer) -> None:
     for first, count, width in segments(dw.shape[0], tiling.lanes):
         with k.loop("o", count, "parallel") as o, k.loop("c", dw.shape[1], "parallel") as c:
             plane, block = frame.plane(width), o + first // tiling.lanes
-            taps = k.local("taps", frame.dtype, (down.taps, across.taps, width))
             with plane.each_column() as f:
                 plane.synthesise(f, down.taps, _total(d, (block, c, f)))
-
-            def put(row: Affine, column: Affine, value: Expr, v: Affine) -> None:
-                with k.guard(column, across.taps):
-                    k.store(taps[row, column, v], value * scale)
-
-            plane.restore_rows(down.taps, put)
+            taps = k.local("taps", frame.dtype, (down.taps, across.taps, width))
+            plane.restore_rows(down.taps, _keep(k, taps, scale))
             _deliver(k, taps, dw, (o * tiling.lanes + first, c), tiling.lanes)
+
+
+def _keep(k: KernelBuilder, taps: Buffer, scale: Expr) -> Put:
+    def put(row: Affine, column: Affine, value: Expr, v: Affine) -> None:
+        with k.guard(column, taps.shape[1]):
+            k.store(taps[row, column, v], value * scale)
+
+    return put
 
 
 def _deliver(
@@ -168,11 +176,15 @@ def _deliver(
     """From vectors of channels to vectors of neighbouring taps."""
     rows, columns, width = taps.shape
     for start, count, size in segments(columns, lanes):
-        with k.loop("row", rows) as row, k.loop("chunk", count) as chunk:
-            with k.loop("lane", width) as lane, k.loop("v", size, "vector") as v:
-                column = chunk * size + start + v
-                at = (row, column)[-len(dw.shape) + 2 :]
-                k.store(dw[(first[0] + lane, first[1], *at)], taps[row, column, lane])
+        with ExitStack() as loops:
+            row, chunk, lane = (
+                loops.enter_context(k.loop(name, extent))
+                for name, extent in (("row", rows), ("chunk", count), ("lane", width))
+            )
+            v = loops.enter_context(k.loop("v", size, "vector"))
+            column = chunk * size + start + v
+            at = (row, column)[-len(dw.shape) + 2 :]
+            k.store(dw[(first[0] + lane, first[1], *at)], taps[row, column, lane])
 
 
 def _total(d: Buffer, place: tuple[Affine, ...]) -> Source:

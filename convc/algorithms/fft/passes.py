@@ -21,7 +21,6 @@ import numpy.typing as npt
 
 from convc.algorithms.fft.butterfly import Arithmetic, Complex, Line, Point, transform
 from ir.loops import Affine, Buffer, KernelBuilder
-from ir.loops.nodes import Scalar
 
 # Position on the line, the positions it takes, the lane. Zero is None.
 Source = Callable[[Affine, range, Affine], Point]
@@ -54,6 +53,24 @@ def _factors(length: int, radix: int) -> list[float]:
 
 
 @dataclass(frozen=True)
+class _Stage:
+    """One pass: what it loads and stores, when it twiddles.
+
+    ``cuts`` are ranges of butterflies for loops of their own, where ``load`` or ``store`` must
+    know more of a position than that it lies on the line. ``natural``: stores in the natural order.
+    """
+
+    level: int
+    load: Source
+    store: Sink
+    cuts: Sequence[range] = ()
+    before: bool = False
+    after: bool = False
+    natural: bool = False
+    change: Change | None = None
+
+
+@dataclass(frozen=True)
 class Passes:
     """A transform whose length is the product of ``radices``, over ``work`` [length, 2, lanes]."""
 
@@ -64,47 +81,49 @@ class Passes:
     work: Buffer
 
     @property
-    def dtype(self) -> Scalar:
-        return self.work.dtype
-
-    @property
     def last(self) -> int:
         return len(self.radices) - 1
 
     def natural(self, load: Source, store: Sink, cuts: Sequence[range] = ()) -> None:
-        """From the natural order to the natural order."""
-        self._down(load, self.last, cuts)
-        source = load if self.last == 0 else self._load
-        self._stage(self.last, source, store, natural=True)
+        """From the natural order to the natural order; ``cuts``: see ``_Stage``."""
+        self._down(load, cuts)
+        self._run(_Stage(self.last, self._source(load), store, natural=True))
 
     def scattered(self, load: Source, store: Sink, cuts: Sequence[range] = ()) -> None:
-        """From the natural order to that of the passes; ``cuts``: see ``rows_apart``."""
-        self._down(load, self.last, cuts)
-        self._stage(self.last, load if self.last == 0 else self._load, store)
+        """From the natural order to that of the passes."""
+        self._down(load, cuts)
+        self._run(_Stage(self.last, self._source(load), store))
 
     def gathered(self, load: Source, store: Sink, cuts: Sequence[range] = ()) -> None:
         """From the order of the passes to the natural order."""
-        self._stage(self.last, load, store if self.last == 0 else self._store)
+        self._run(_Stage(self.last, load, self._sink(store)))
         self._up(store, cuts)
 
     def through(
         self, load: Source, change: Change, store: Sink, cuts: Sequence[range] = ()
     ) -> None:
         """There and back: ``change`` gets each few frequencies of the last pass in registers."""
-        self._down(load, self.last, cuts)
-        ends = (load, store) if self.last == 0 else (self._load, self._store)
-        self._stage(self.last, *ends, change=change)
+        self._down(load, cuts)
+        self._run(_Stage(self.last, self._source(load), self._sink(store), change=change))
         self._up(store, cuts)
 
-    def _down(self, load: Source, levels: int, cuts: Sequence[range] = ()) -> None:
-        for level in range(levels):
+    def _down(self, load: Source, cuts: Sequence[range]) -> None:
+        """All passes but the last, each twiddling what it stores."""
+        for level in range(self.last):
             first = (load, cuts) if level == 0 else (self._load, ())
-            self._stage(level, first[0], self._store, cuts=first[1], after=True)
+            self._run(_Stage(level, first[0], self._store, first[1], after=True))
 
     def _up(self, store: Sink, cuts: Sequence[range]) -> None:
+        """The same passes backwards, each twiddling what it loads."""
         for level in reversed(range(self.last)):
             end = (store, cuts) if level == 0 else (self._store, ())
-            self._stage(level, self._load, end[0], cuts=end[1], before=True)
+            self._run(_Stage(level, self._load, end[0], end[1], before=True))
+
+    def _source(self, load: Source) -> Source:
+        return self._load if self.last else load
+
+    def _sink(self, store: Sink) -> Sink:
+        return self._store if self.last else store
 
     def _load(self, position: Affine, _: range, v: Affine) -> Point:
         return self.work[position, 0, v], self.work[position, 1, v]
@@ -113,49 +132,47 @@ class Passes:
         for part in (0, 1):
             self.k.store(self.work[position, part, v], value[part])
 
-    def _stage(
-        self,
-        level: int,
-        load: Source,
-        store: Sink,
-        *,
-        cuts: Sequence[range] = (),
-        before: bool = False,
-        after: bool = False,
-        natural: bool = False,
-        change: Change | None = None,
-    ) -> None:
-        """All butterflies of a level: loops over the parts of the line, and inside each part.
-
-        Twiddles come before or after the butterfly. ``natural`` stores in the natural order.
-        """
-        k, radix, lanes = self.k, self.radices[level], self.work.shape[-1]
-        stride = prod(self.radices[level + 1 :])
-        with self._part(level, natural) as (offset, order):
-            for cut in cuts or (range(stride),):
-                with k.loop("j", len(cut)) as trip, k.loop("v", lanes, "vector") as v:
+    def _run(self, stage: _Stage) -> None:
+        """All butterflies of a level: loops over the parts of the line, and inside each part."""
+        k, stride = self.k, prod(self.radices[stage.level + 1 :])
+        with self._part(stage) as (offset, order):
+            for cut in stage.cuts or (range(stride),):
+                with (
+                    k.loop("j", len(cut)) as trip,
+                    k.loop("v", self.work.shape[-1], "vector") as v,
+                ):
                     j = trip * cut.step + cut.start
-                    m = Arithmetic(k, self.dtype, lanes, v)
-                    positions = [j + offset + stride * i for i in range(radix)]
-                    spans = [range(cut.start + stride * i, cut.stop + stride * i, cut.step)
-                             for i in range(radix)]  # fmt: skip
-                    x = [_kept(m, load(p, span, v)) for p, span in zip(positions, spans)]
-                    y = transform(m, self._twiddled(m, x, level, j) if before else x)
-                    if change:
-                        y = transform(m, change(m, positions, y))
-                    y = self._twiddled(m, y, level, j) if after else y
-                    weight = prod(self.radices[:level])
-                    ends = [order + weight * i for i in range(radix)] if natural else positions
-                    zero = m.number(0)
-                    for position, value in zip(ends, y, strict=True):
-                        store(position, v, value or (zero, zero))
+                    spots = [(j + offset + stride * i, _moved(cut, stride * i))
+                             for i in range(self.radices[stage.level])]  # fmt: skip
+                    self._butterfly(stage, j, order, spots, v)
+
+    def _butterfly(
+        self,
+        stage: _Stage,
+        j: Affine,
+        order: Affine,
+        spots: Sequence[tuple[Affine, range]],
+        v: Affine,
+    ) -> None:
+        m = Arithmetic(self.k, self.work.dtype, self.work.shape[-1], v)
+        positions = [position for position, _ in spots]
+        x: Line = [_kept(m, stage.load(position, span, v)) for position, span in spots]
+        x = transform(m, self._twiddled(m, x, stage.level, j) if stage.before else x)
+        if stage.change:
+            x = transform(m, stage.change(m, positions, x))
+        x = self._twiddled(m, x, stage.level, j) if stage.after else x
+        weight = prod(self.radices[: stage.level])
+        ends = [order + weight * i for i in range(len(x))] if stage.natural else positions
+        zero = m.number(0)
+        for position, value in zip(ends, x, strict=True):
+            stage.store(position, v, value or (zero, zero))
 
     @contextmanager
-    def _part(self, level: int, natural: bool) -> Iterator[tuple[Affine, Affine]]:
+    def _part(self, stage: _Stage) -> Iterator[tuple[Affine, Affine]]:
         """Loops over the parts of the line at a level: where each begins, its place in order."""
-        parts, length = self.radices[:level], prod(self.radices[level:])
+        parts, length = self.radices[: stage.level], prod(self.radices[stage.level :])
         with ExitStack() as loops:
-            if not natural:
+            if not stage.natural:
                 part = loops.enter_context(self.k.loop("part", prod(parts)))
                 yield part * length, Affine()
                 return
@@ -174,6 +191,10 @@ class Passes:
             place = j * (2 * radix - 2) + (start + 2 * i - 2)
             result.append(m.multiply(x[i], (self.table[place], self.table[place + 1])))
         return result
+
+
+def _moved(cut: range, by: int) -> range:
+    return range(cut.start + by, cut.stop + by, cut.step)
 
 
 def _kept(m: Arithmetic, point: Point) -> Point:

@@ -100,9 +100,12 @@ class Plane:
     def _zero(self, pairs: range) -> None:
         k = self.k
         zero = k.constant(0, self.spectrum.dtype)
-        with k.loop("pair", pairs) as pair, k.loop("f", self.width + 1) as f:
-            with k.loop("v", self.lanes, "vector") as v:
-                self._put(pair, f, v, (zero, zero))
+        with (
+            k.loop("pair", pairs) as pair,
+            k.loop("f", self.width + 1) as f,
+            k.loop("v", self.lanes, "vector") as v,
+        ):
+            self._put(pair, f, v, (zero, zero))
 
     def _row(self, pair: Affine, odd: bool, cells: Cells, cuts: tuple[range, ...]) -> None:
         k, zero = self.k, self.k.constant(0, self.spectrum.dtype)
@@ -126,9 +129,8 @@ class Plane:
         def load(position: Affine, span: range, v: Affine) -> Point:
             upper = 2 * span.start >= self.width
             f = self.width - position if upper else position
-            (re, im), second = self._at(pair, f, v), (zero, zero)
-            if odd:
-                second = self._at(pair, self.width + 1 - f, v)
+            re, im = self._at(pair, f, v)
+            second = self._at(pair, self.width + 1 - f, v) if odd else (zero, zero)
             if upper:
                 return (second[0] - im, re + second[1])
             return (im + second[0], re - second[1])

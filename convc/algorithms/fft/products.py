@@ -164,11 +164,15 @@ class _Group:
     def _sum(self, f: Affine, first: Affine, part: Buffer) -> None:
         k, (tiles, width, _, lanes), block = self.frame.k, part.shape, self.s.shape[-1]
         for start, blocks, depth in segments(self.frame.tiling.shape.inner, block):
-            with k.loop("b", blocks) as b, k.loop("i", depth) as i, k.loop("v", lanes, "vector") as v:
+            with (
+                k.loop("b", blocks) as b,
+                k.loop("i", depth) as i,
+                k.loop("v", lanes, "vector") as v,
+            ):
                 for t, r in product(range(tiles), range(width)):
-                    number, at = Affine.of(t), (f, first + r)
                     old = part[t, r, 0, v], part[t, r, 1, v]
-                    new = self._add(old, number, at, (b + start // block, i), v)
+                    at, c = (f, first + r), (b + start // block, i)
+                    new = self._add(old, Affine.of(t), at, c, v)
                     for half in (0, 1):
                         k.store(part[t, r, half, v], new[half])
 
@@ -190,8 +194,9 @@ class _Group:
         return fma(call("neg", y), b, fma(x, a, total[0])), fma(y, a, fma(x, b, total[1]))
 
 
-def _elements(k: KernelBuilder, array: Buffer) -> Iterator[tuple[int, int, int, Affine]]:
+def _elements(k: KernelBuilder, part: Buffer) -> Iterator[tuple[int, int, int, Affine]]:
     """Each vector of a small array in a vector loop of its own."""
-    for index in product(*map(range, array.shape[:-1])):
-        with k.loop("v", array.shape[-1], "vector") as v:
-            yield (*index, v)
+    tiles, rows, halves, lanes = part.shape
+    for t, r, half in product(range(tiles), range(rows), range(halves)):
+        with k.loop("v", lanes, "vector") as v:
+            yield t, r, half, v

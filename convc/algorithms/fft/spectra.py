@@ -61,11 +61,12 @@ def _taps(frame: Frame, w: Buffer, channel: Affine, inner: Affine) -> Cells:
     tiling = frame.tiling
 
     def cells(row: Affine, column: Affine, _: range, v: Affine) -> Expr:
-        at = (row, column)
-        if tiling.flip:
-            at = tuple(axis.taps - 1 - i for axis, i in zip(tiling.axes, at, strict=True))
-        pair = (inner, channel + v) if tiling.flip and not tiling.depthwise else (channel + v, inner)
-        return w[(*pair, *at[-len(tiling.shape.op.stride) :])]
+        at = [row, column][-len(tiling.shape.op.stride) :]
+        if not tiling.flip:
+            return w[(channel + v, inner, *at)]
+        pair = (channel + v, inner) if tiling.depthwise else (inner, channel + v)
+        taps = tiling.shape.weights[2:]
+        return w[(*pair, *(tap - 1 - i for tap, i in zip(taps, at, strict=True)))]
 
     return cells
 
@@ -73,9 +74,13 @@ def _taps(frame: Frame, w: Buffer, channel: Affine, inner: Affine) -> Cells:
 def _blank(frame: Frame, u: Buffer, block: Affine, c: Affine, width: int) -> None:
     k, zero = frame.k, frame.k.constant(0, frame.dtype)
     _, columns, rows, _, parts, lanes = u.shape
-    with k.loop("f", columns) as f, k.loop("row", rows) as row, k.loop("part", parts) as part:
-        with k.loop("z", lanes - width, "vector") as v:
-            k.store(u[block, f, row, c, part, v + width], zero)
+    with (
+        k.loop("f", columns) as f,
+        k.loop("row", rows) as row,
+        k.loop("part", parts) as part,
+        k.loop("z", lanes - width, "vector") as v,
+    ):
+        k.store(u[block, f, row, c, part, v + width], zero)
 
 
 def image_shape(tiling: Tiling, block: int) -> tuple[int, ...]:

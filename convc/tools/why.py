@@ -1,0 +1,256 @@
+"""``convc why``: for each op, every algorithm that was considered, and what spoke for or against."""
+
+from __future__ import annotations
+
+import argparse
+import functools
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, replace
+
+import ir
+from convc.algorithms import Algorithm
+from convc.errors import InputError
+from convc.lowering import Lowering
+from convc.model import Options, renamed
+from convc.passes import optimised
+from convc.plan import plan
+from convc.select import ACCURACIES, Candidate, Choice, choices
+from convc.tools import arguments
+from convc.tools.check import one_node
+from convc.tools.progress import Progress
+from convc.tools.table import json_text, nbytes, seconds, table
+from convc.tools.timing import measure, peak_of
+from convc.tools.tune import add_budget, options_of, prepared
+from convc.tuning.database import Database
+from convc.tuning.records import REFUSED, Context, Times, signature
+from convc.tuning.trial import workspace_bytes
+from convc.tuning.tuner import tune
+from ir.errors import did_you_mean
+
+DESCRIPTION = """\
+For each op of MODEL, as the passes leave it, or for one NODE, print every algorithm: why it does
+not apply, or what it is predicted to take on one thread, what bringing its operands and result
+into other layouts adds, what it took when measured (by convc tune, or now with --measure), the
+memory it needs beside operands and results, the error it promises, and the rate: flops of the
+direct sum, by the time measured, or predicted where none is. '>' marks the one chosen."""
+EXAMPLE = """\
+  convc why lenet.ir conv1 --measure
+  convc why resnet.ir --sizes N=8 --gradients --accuracy exact"""
+HEADER = ("", "algorithm", "predicted", "conversions", "measured", "workspace", "tolerance",
+          "GFLOP/s", "of peak", "remark")  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Weighed:
+    """One algorithm for one node; times in seconds, ``rate`` in flops a second."""
+
+    algorithm: str
+    applicable: bool
+    chosen: bool
+    remark: str
+    predicted: float | None = None
+    conversions: float | None = None
+    measured: float | None = None
+    workspace: int | None = None
+    tolerance: float | None = None
+    rate: float | None = None
+    share_of_peak: float | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        """As text, in the order of ``HEADER``."""
+        times = (self.predicted, self.conversions, self.measured)
+        return (
+            ">" if self.chosen else "",
+            self.algorithm,
+            *("-" if time is None else "0" if time == 0 else seconds(time) for time in times),
+            "-" if self.workspace is None else nbytes(self.workspace),
+            "-" if self.tolerance is None else f"{self.tolerance:.0e}",
+            "-" if self.rate is None else f"{self.rate / 1e9:.1f}",
+            "-" if self.share_of_peak is None else f"{self.share_of_peak:.0%}",
+            self.remark,
+        )
+
+
+@dataclass(frozen=True)
+class Explained:
+    """One node and all that was considered; ``measured_best`` by the times shown, if another."""
+
+    node: str
+    op: str
+    type: str
+    flops: int
+    algorithms: tuple[Weighed, ...]
+    measured_best: str | None
+
+    def text(self) -> str:
+        """A heading, a table, and the reasons of those that do not apply."""
+        reasons: dict[str, list[str]] = {}
+        for each in self.algorithms:
+            if not each.applicable:
+                reasons.setdefault(each.remark, []).append(each.algorithm)
+        rows = [each.cells() for each in self.algorithms if each.applicable]
+        lines = [f"{self.node}: {self.op} {self.type}, {self.flops:,} flops", table(HEADER, rows)]
+        lines += [f"   not {', '.join(names)}: {reason}" for reason, names in reasons.items()]
+        if self.measured_best:
+            lines.append(f"   by these times {self.measured_best} would be chosen: convc tune")
+        return "\n".join(lines)
+
+
+def add_parser(subparsers: arguments.Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = arguments.new_parser(
+        subparsers, "why", "explain which algorithm computes each op", DESCRIPTION, EXAMPLE
+    )
+    arguments.add_model(parser)
+    parser.add_argument("node", metavar="NODE", nargs="?", help="only this node")
+    arguments.add_sizes(parser, 1)
+    parser.add_argument("--gradients", action="store_true",
+                        help="explain the gradients of all float inputs and weights too")  # fmt: skip
+    parser.add_argument("--accuracy", metavar="HOW", choices=ACCURACIES, default="fast",
+                        help=f"{' or '.join(ACCURACIES)}, as of convc.compile (default: fast)")  # fmt: skip
+    parser.add_argument("--algorithm", metavar="NODE=NAME", action="append", default=[],
+                        help="force a choice, as algorithms= of convc.compile; repeat")  # fmt: skip
+    parser.add_argument("--measure", action="store_true",
+                        help="measure the algorithms now, and this machine's limit; the database "
+                        "stays as it is")  # fmt: skip
+    add_budget(parser)
+    arguments.add_threads(parser)
+    arguments.add_target(parser)
+    arguments.add_json(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    graph = prepared(args)
+    options = replace(
+        options_of(args, measuring=args.measure), accuracy=args.accuracy,
+        algorithms=tuple(map(_forced, args.algorithm)),
+    )  # fmt: skip
+    better = optimised(graph, options.passes)
+    node = None if args.node is None else _wanted(args.node, graph, better)
+    fresh = _measured(better, node, options, args.budget) if args.measure else {}
+    peak = _peak(options) if args.measure else None
+    forced = renamed(dict(options.algorithms), graph, better)
+    explained = list(_explained(better, node, options, forced, fresh, peak))
+    context = Context.of(options.target, options.threads)
+    if args.json:
+        print(json_text({**asdict(context), "accuracy": options.accuracy, "peak": peak,
+                         "nodes": [asdict(each) for each in explained]}))  # fmt: skip
+        return 0
+    limit = "" if peak is None else f", FMA peak {peak / 1e9:.1f} GFLOP/s"
+    print("\n\n".join([*(each.text() for each in explained), f"{context}{limit}"]))
+    return 0
+
+
+def _forced(text: str) -> tuple[str, str]:
+    node, equals, name = text.rpartition("=")
+    if not (node and equals and name):
+        raise InputError(f"--algorithm {text}: must be NODE=NAME")
+    return node, name
+
+
+def _wanted(name: str, graph: ir.Graph, better: ir.Graph) -> ir.Node:
+    """The node of that name, or the one that the passes have merged it into."""
+    (merged,) = renamed({name: ""}, graph, better)
+    nodes = {node.name: node for node in better.nodes}
+    if merged not in nodes:
+        hint = did_you_mean(merged, nodes)
+        raise InputError(f"no node '{name}' after the passes{hint} (there are: {', '.join(nodes)})")
+    return nodes[merged]
+
+
+def _measured(graph: ir.Graph, node: ir.Node | None, options: Options, budget: float) -> Times:
+    """Times taken now, of all algorithms, also where there is no choice; nothing is kept."""
+    store = Database(None)
+    progress = Progress()
+    free = replace(options, algorithms=(), passes=())
+    tuned = graph if node is None else one_node(graph, node)
+    outcome = tune(tuned, free, budget, progress, again=True, every=True, store=store)
+    left = f", no time left for {', '.join(outcome.left)}" if outcome.left else ""
+    progress.done(f"{outcome.measured} times measured{left}")
+    return store.times(Context.of(options.target, options.threads))
+
+
+def _peak(options: Options) -> float:
+    """Flops a second of multiply-adds alone, in float32, on as many threads as are used."""
+    call, flops = peak_of(options.target, options.threads)
+    return flops / measure({"peak": call}, 5, 0.02)["peak"].least
+
+
+def _explained(
+    graph: ir.Graph, node: ir.Node | None, options: Options, forced: Mapping[str, str],
+    fresh: Times, peak: float | None,
+) -> Iterator[Explained]:  # fmt: skip
+    """The nodes asked for; ``fresh`` times stand before those of the database."""
+    how = (graph, options.target, options.accuracy, forced)
+    known = options.times()
+    both = {name: {**known.get(name, {}), **fresh.get(name, {})} for name in {*known, *fresh}}
+    workspace = functools.cache(functools.partial(_workspace, graph, options))
+    for choice, other in zip(choices(*how, known), choices(*how, both), strict=True):
+        if node is not None and choice.node != node:
+            continue
+        types = [graph.types[name] for name in choice.node.inputs]
+        flops = choice.node.op.cost(*types).flops
+        limit = _limit(choice, options, peak)
+        times = both.get(signature(graph, choice.node), {})
+        weighed = tuple(
+            _weighed(choice, replace(c, measured=times.get(c.algorithm.name)), flops, limit,
+                     workspace(choice.node, c.algorithm) if c.reason is None else None)
+            for c in choice.considered
+        )  # fmt: skip
+        best = other.chosen.algorithm.name
+        yield Explained(
+            choice.node.name, arguments.op_label(choice.node.op),
+            signature(graph, choice.node).rpartition(" : ")[2], flops, weighed,
+            None if best == choice.chosen.algorithm.name else best,
+        )  # fmt: skip
+
+
+def _limit(choice: Choice, options: Options, peak: float | None) -> float | None:
+    """The peak in the type of the node."""
+    dtype = choice.site.outputs[0].dtype
+    if peak is None or not dtype.is_float:
+        return None
+    return peak * options.target.lanes(dtype.value) / options.target.lanes("f32")
+
+
+def _weighed(
+    choice: Choice, candidate: Candidate, flops: int, peak: float | None, workspace: int | None
+) -> Weighed:
+    algorithm, chosen = candidate.algorithm, candidate.algorithm is choice.chosen.algorithm
+    if candidate.reason is not None:
+        return Weighed(algorithm.name, False, False, candidate.reason)
+    measured = None if candidate.refused else candidate.measured
+    time = candidate.seconds if measured is None else measured
+    rate = flops / time if flops and time else None
+    return Weighed(
+        algorithm.name, True, chosen, _remark(choice, candidate, chosen), candidate.seconds,
+        candidate.conversions, measured, workspace, algorithm.tolerance(choice.site), rate,
+        rate / peak if rate and peak and measured else None,
+    )  # fmt: skip
+
+
+def _remark(choice: Choice, candidate: Candidate, chosen: bool) -> str:
+    """What the numbers do not say."""
+    if chosen and choice.forced:
+        return "forced"
+    if candidate.measured == REFUSED:
+        return "computed WRONG numbers when measured"
+    if candidate.seconds == float("inf"):
+        return "only on request"
+    known = any(c.measured is not None for c in choice.applicable)
+    if known and candidate.measured is None:
+        return "not measured: not in the running"
+    return "" if len(choice.applicable) > 1 else "the only one"
+
+
+def _workspace(
+    graph: ir.Graph, options: Options, node: ir.Node, algorithm: Algorithm
+) -> int | None:
+    one = one_node(graph, node)
+    try:
+        program = Lowering(one, {node.name: algorithm}, options.target).program()
+        return workspace_bytes(plan(program))
+    except ir.Error:
+        return None

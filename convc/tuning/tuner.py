@@ -1,0 +1,163 @@
+"""Measuring which algorithm is fastest, for every op of a graph that leaves a choice."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from math import inf, isfinite
+
+import ir
+from convc.algorithms import Algorithm, Site
+from convc.model import Options, renamed
+from convc.passes import optimised
+from convc.select import Candidate, choices
+from convc.tools.progress import Event
+from convc.tools.timing import Call, measure
+from convc.tuning import BUDGET
+from convc.tuning.database import Database, database
+from convc.tuning.records import REFUSED, Context, signature
+from convc.tuning.referee import Referee
+from convc.tuning.trial import Trial
+
+LOG = logging.getLogger("convc")
+HOPELESS = 5.0  # times the best measured: who is predicted to take longer is not measured
+CLOSE = 1.5  # times the best measured: who is within is measured again, in turn with the best
+QUICK = 2, 0.01  # rounds, and seconds of calls in each, of a first measurement
+CAREFUL = 5, 0.02  # and of a second one
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True)
+class Job:
+    """An op that leaves a choice: its first node, and who to measure, in that order.
+
+    The one that predictions choose comes first, so that what is measured in part never moves a
+    choice away from it; then by prediction.
+    """
+
+    signature: str
+    node: ir.Node
+    site: Site
+    rivals: tuple[Candidate, ...]
+
+    def missing(self, known: Mapping[str, float]) -> Iterator[Candidate]:
+        """Who is to be measured, as long as nobody measured, now or before, is far faster."""
+        for rival in self.rivals:
+            hopeless = rival.seconds > HOPELESS * min(known.values(), default=inf)
+            if rival.algorithm.name not in known and not hopeless:
+                yield rival
+
+
+@dataclass
+class Outcome:
+    """What tuning did; ``wrong`` are pairs of node and algorithm, ``left`` nodes that the budget
+    did not reach, or not with all candidates."""
+
+    measured: int = 0
+    wrong: list[tuple[str, str]] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+
+
+def tune(
+    graph: ir.Graph, options: Options, budget_seconds: float = BUDGET,
+    progress: Event | None = None, *, again: bool = False, every: bool = False,
+    store: Database | None = None, clock: Clock = time.monotonic,
+) -> Outcome:  # fmt: skip
+    """Measure the algorithms of every op of a static graph that leaves a choice.
+
+    What the database ``store`` knows already is not measured, unless ``again`` is set; ``every``
+    includes ops with one algorithm. Each time is kept as soon as it is taken, so an interrupt
+    loses none. Past the budget nothing new is begun.
+    """
+    store = store or database()
+    improved = optimised(graph, options.passes)
+    deadline = clock() + budget_seconds
+    tuner = _Tuner(improved, options, store, progress, lambda: clock() >= deadline)
+    known = {} if again else store.times(tuner.context)
+    todo = jobs(improved, options, renamed(dict(options.algorithms), graph, improved), every)
+    for number, job in enumerate(todo):
+        times = dict(known.get(job.signature, {}))
+        if any(job.missing(times)) and not tuner.finish(job, times, number / len(todo)):
+            tuner.outcome.left.append(job.node.name)
+    return tuner.outcome
+
+
+def jobs(
+    graph: ir.Graph, options: Options, forced: Mapping[str, str], every: bool = False
+) -> list[Job]:
+    """One for each distinct op of an optimised graph, the longest first."""
+    found: dict[str, Job] = {}
+    for choice in choices(graph, options.target, options.accuracy, forced):
+        name = signature(graph, choice.node)
+        rivals = [c for c in choice.applicable if isfinite(c.seconds)]
+        if len(rivals) > (0 if every else 1) and not choice.forced and name not in found:
+            first = choice.chosen.algorithm.name
+            rivals.sort(key=lambda c: (c.algorithm.name != first, c.seconds))
+            found[name] = Job(name, choice.node, choice.site, tuple(rivals))
+    return sorted(found.values(), key=lambda job: -job.rivals[0].seconds)
+
+
+class _Tuner:
+    """Measures one job after the other."""
+
+    def __init__(
+        self, graph: ir.Graph, options: Options, store: Database, progress: Event | None,
+        late: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self.graph, self.options, self.store = graph, options, store
+        self.progress, self.late = progress, late
+        self.context = Context.of(options.target, options.threads)
+        self.outcome = Outcome()
+
+    def finish(self, job: Job, known: dict[str, float], share: float) -> bool:
+        """Measure who is missing in ``known``; False where time did not suffice."""
+        if self.late():
+            return False
+        trial = Trial(self.graph, job.node, self.options)
+        referee = Referee(trial.graph, job.site, trial.inputs)
+        calls: dict[str, Call] = {}
+        for rival in job.missing(known):
+            if self.late():
+                return False
+            if self.progress is not None:
+                self.progress(f"{job.node.name}: {rival.algorithm.name}", share)
+            self._enter(job, rival.algorithm, trial, referee, known, calls)
+        self._decide(job, known, calls)
+        return True
+
+    def _enter(
+        self, job: Job, algorithm: Algorithm, trial: Trial, referee: Referee,
+        known: dict[str, float], calls: dict[str, Call],
+    ) -> None:  # fmt: skip
+        """Compile, compare and time one algorithm."""
+        name = algorithm.name
+        try:
+            entry = trial.entry(name)
+        except Exception as error:  # whatever is wrong with it, others may be right
+            LOG.warning("%s: %s cannot be measured: %s: %s", job.node.name, name,
+                        type(error).__name__, error)  # fmt: skip
+            return
+        found = dict.fromkeys(referee.wrong(algorithm, entry.results), REFUSED)
+        if name not in found:
+            calls[name] = entry.call
+            found[name] = measure({name: entry.call}, *QUICK)[name].least
+            self.outcome.measured += 1
+        self._keep(job, known, found)
+
+    def _decide(self, job: Job, known: dict[str, float], calls: Mapping[str, Call]) -> None:
+        """Measure again, in turn, those of about the same speed."""
+        best = min(known.values(), default=inf)
+        close = {n: c for n, c in calls.items() if isfinite(known[n]) and known[n] <= CLOSE * best}
+        if len(close) > 1 and not self.late():
+            times = measure(close, *CAREFUL)
+            self._keep(job, known, {name: timing.least for name, timing in times.items()})
+
+    def _keep(self, job: Job, known: dict[str, float], found: Mapping[str, float]) -> None:
+        known.update(found)
+        self.store.record(self.context, job.signature, found)
+        for name in (name for name, seconds in found.items() if seconds == REFUSED):
+            self.outcome.wrong.append((job.node.name, name))
+            LOG.warning("%s: %s computes wrong numbers and will not be chosen; please report it",
+                        job.node.name, name)  # fmt: skip

@@ -193,7 +193,7 @@ class Lowering:
         slots = tuple(value.slot for value in stored)
         name = self.node.name if self.node else ""
         chosen = label or (self.choices[name].name if self.node else "copy")
-        self.steps.append(Step(kernel, slots, name, chosen, self._work(kernel)))
+        self.steps.append(Step(kernel, slots, name, chosen, self._work(kernel, label)))
 
     # -- layouts ---------------------------------------------------------------------------
 
@@ -270,12 +270,12 @@ class Lowering:
         self.run(kernel, stored, room, label="convert" if not stored.layout.plain else "copy")
         return room.slot
 
-    def _work(self, kernel: Kernel) -> float:
+    def _work(self, kernel: Kernel, label: str) -> float:
         """Seconds on one thread, roughly: what decides whether a step is worth sharing."""
         assert self.target
         moved = sum(param.size * (8 if param.dtype != "f32" else 4) for param in kernel.params)
         flops = 0
-        if self.node is not None:
+        if self.node is not None and not label:  # conversions and packing only move
             types = (self.graph.types[name] for name in self.node.inputs)
             flops = self.node.op.cost(*types).flops
         return max(moved / 40e9, flops / 200e9)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from itertools import product
-from math import prod
+from math import isqrt, prod
 
 from convc.backend.target import Target
 from ir.loops import Affine, Buffer, KernelBuilder
@@ -22,6 +22,7 @@ from ir.loops.nodes import Expr, Load, LoopKind, Scalar
 Point = Mapping[str, Affine]  # a value for each axis
 Segment = tuple[int, int, int]  # start, trips, width
 Extent = int | tuple[range, ...]
+LONG, PART = 8192, 1024  # terms: longer sums are added up in parts of at least so many
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,8 @@ class Nest:
     """``axes``: extents (or consecutive ranges) of the free axes, outermost loop first.
 
     ``reductions``: boxes of reduction axes, run one after the other into one accumulator that
-    starts at ``init``; without any, ``store`` alone is the work. ``update(point, accumulator)``
+    starts at ``init`` (0 for a sum, and only for a sum); without any,
+    ``store`` alone is the work. ``update(point, accumulator)``
     gives the new accumulator, ``store(point, result)`` the element and the value to write.
     ``guards(point)`` gives (index, extent) pairs outside of which the update is skipped.
     ``across`` names a tiled axis along which the results are contiguous, where the vector axis is
@@ -194,15 +196,71 @@ def _store_square(
 
 
 def _reduce(tile: _Tile, accumulator: Buffer, box: Mapping[str, range]) -> None:
+    """Run one box of the reduction; a long sum in parts, each with accumulators of its own.
+
+    Added up one by one, many terms drown in the rounding of their sum; parts of about the square
+    root of their number keep the error near that of as many terms (Higham 1993, blocked sums).
+    """
+    steps = prod(map(len, box.values()))
+    if tile.nest.init != 0 or steps <= LONG:
+        _accumulate(tile, accumulator, box, {})
+        return
+    outer, inner = dict(box), dict[str, range]()
+    most = max(PART, isqrt(steps))
+    for axis in reversed(list(box)):
+        if prod(map(len, inner.values())) * len(box[axis]) > most:
+            break
+        inner = {axis: outer.pop(axis), **inner}
+    if inner:
+        _accumulate_parts(tile, accumulator, outer, inner, None)
+        return
+    last, extent = outer.popitem()
+    for first, count, width in segments((extent,), most):
+        parts = {**outer, f"{last}_part": range(count)}
+        _accumulate_parts(tile, accumulator, parts, {last: range(first, first + width)}, last)
+
+
+def _accumulate_parts(
+    tile: _Tile,
+    accumulator: Buffer,
+    outer: Mapping[str, range],
+    inner: Mapping[str, range],
+    cut: str | None,
+) -> None:
+    """For each outer position, sum over the inner box, then add. ``cut``: an axis whose parts the
+    last outer loop counts."""
+    k = tile.k
+    with ExitStack() as loops:
+        position = {a: loops.enter_context(k.loop(a, extent)) for a, extent in outer.items()}
+        if cut:
+            part = position.pop(f"{cut}_part")
+            position[cut] = part * len(inner[cut])
+        partial = tile.accumulator()
+        zero = k.constant(0, tile.nest.dtype)
+        for _, offsets in tile.sweep():
+            k.store(partial[offsets or (0,)], zero)
+        _accumulate(tile, partial, inner, position)
+        for _, offsets in tile.sweep():
+            total = accumulator[offsets or (0,)]
+            k.store(total, total + partial[offsets or (0,)])
+
+
+def _accumulate(
+    tile: _Tile, accumulator: Buffer, box: Mapping[str, range], base: Mapping[str, Affine]
+) -> None:
+    """Update the accumulators for every point of the box, which is shifted by ``base``."""
     k, nest = tile.k, tile.nest
     assert nest.update is not None
     with ExitStack() as loops:
-        position = {a: loops.enter_context(k.loop(a, extent)) for a, extent in box.items()}
+        position = dict(base)
+        for axis, extent in box.items():
+            at = loops.enter_context(k.loop(axis, extent))
+            position[axis] = at + base[axis] if axis in base else at
         for point, offsets in tile.sweep():
             full = {**point, **position}
             with ExitStack() as guards:
-                for index, extent in nest.guards(full):
-                    guards.enter_context(k.guard(index, extent))
+                for index, size in nest.guards(full):
+                    guards.enter_context(k.guard(index, size))
                 element = accumulator[offsets or (0,)]
                 k.store(element, nest.update(full, element))
 

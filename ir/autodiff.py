@@ -7,23 +7,26 @@ from collections.abc import Sequence
 import numpy as np
 
 from ir.builder import Builder, Value
-from ir.errors import Error, GradientError, did_you_mean
+from ir.errors import Error, GradientError, GraphError, did_you_mean
 from ir.graph import Graph, Node
 from ir.ops.shape import Expand
 from ir.rewrite import dead_code
 from ir.types import TensorType
 
 
-def vjp(graph: Graph, wrt: Sequence[str]) -> Graph:
+def vjp(graph: Graph, wrt: Sequence[str] | None = None) -> Graph:
     """The graph that also computes vector-Jacobian products.
 
     Its inputs are those of `graph` and `grad_<output>` for each float output; its outputs are
-    those of `graph` and `grad_<name>` for each input or weight in `wrt`: the gradient of
-    Σ ⟨grad_<output>, output⟩. Uses of one value add up; a name that no output depends on has a
-    zero gradient. Raises GradientError for names that are not float inputs or weights, and where
-    an op provides no derivative; GraphError when a `grad_` name is taken.
+    those of `graph` and `grad_<name>` for each input or weight in `wrt` (default: all that are
+    float): the gradient of Σ ⟨grad_<output>, output⟩. Uses of one value add up; a name that no
+    output depends on has a zero gradient. Raises GradientError for names that are not float inputs
+    or weights, and where an op provides no derivative; GraphError when a `grad_` name is taken.
     """
+    if wrt is None:
+        wrt = [n for n in (*graph.inputs, *graph.weights) if graph.types[n].dtype.is_float]
     _check(graph, wrt)
+    _check_free(graph, wrt)
     b = Builder.of(graph)
     needed = _dependents(graph, wrt)
     parts: dict[str, list[Value]] = {}
@@ -40,6 +43,8 @@ def vjp(graph: Graph, wrt: Sequence[str]) -> Graph:
 
 
 def _check(graph: Graph, wrt: Sequence[str]) -> None:
+    if isinstance(wrt, str):
+        raise GradientError(f"wrt is a list of names; write ['{wrt}']")
     known = [*graph.inputs, *graph.weights]
     for name in wrt:
         if name not in known:
@@ -47,6 +52,18 @@ def _check(graph: Graph, wrt: Sequence[str]) -> None:
             raise GradientError(f"'{name}' is not an input or weight of '{graph.name}'{hint}")
         if not graph.types[name].dtype.is_float:
             raise GradientError(f"'{name}' is {graph.types[name]}; integers have no gradient")
+
+
+def _check_free(graph: Graph, wrt: Sequence[str]) -> None:
+    """GraphError where a name of the result is taken: most often on differentiating twice."""
+    floats = [name for name, v in graph.outputs.items() if graph.types[v].dtype.is_float]
+    inputs = [f"grad_{name}" for name in floats if f"grad_{name}" in graph.types]
+    outputs = [f"grad_{name}" for name in wrt if f"grad_{name}" in graph.outputs]
+    for taken in (*inputs, *outputs):
+        kind = "a value" if taken in inputs else "an output"
+        hint = "rename the outputs first, as in graph.replace(outputs={'dx': ...})"
+        raise GraphError(f"'{taken}' is {kind} of '{graph.name}' already; to differentiate it "
+                         f"again, {hint}")  # fmt: skip
 
 
 def _dependents(graph: Graph, wrt: Sequence[str]) -> set[str]:
@@ -76,7 +93,7 @@ def _total(b: Builder, type: TensorType, parts: list[Value]) -> Value:
     """The sum of the parts; without any, zeros that depend on no data, so no NaN gets in."""
     if not parts:
         zero = b.weight(b.fresh("zero"), np.zeros((), type.dtype.numpy))
-        return b.add(Expand(type.shape), zero)
+        return b.apply(Expand(type.shape), zero)
     total = parts[0]
     for part in parts[1:]:
         total = total + part

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 from ir.dims import Dim, divide, product
-from ir.errors import Error, GraphError, ShapeError, did_you_mean
-from ir.graph import Graph, Node, check_name
+from ir.errors import AttributeValueError, Error, GraphError, ShapeError, did_you_mean
+from ir.graph import Graph, Node, check_name, weight_type
 from ir.op import Op
 from ir.ops import conv, dense, loss, pointwise, pool, shape
 from ir.ops.window import Pads, named_pads, per_axis
-from ir.types import Array, DType, TensorType
+from ir.types import Array, DType, TensorType, described
 
+Item = TypeVar("Item")
 PerAxis: TypeAlias = int | Sequence[int]
 Pad: TypeAlias = int | str | Sequence[int | Sequence[int]]
 
@@ -26,6 +27,8 @@ class Value:
     name: str
     type: TensorType
 
+    __array_ufunc__ = None  # so that numpy leaves `array * value` to this class
+
     @property
     def shape(self) -> tuple[Dim, ...]:
         """The shape of the value."""
@@ -37,14 +40,14 @@ class Value:
         return self.type.dtype
 
     def __add__(self, other: Value) -> Value:
-        return self.builder.add(pointwise.Add(), self, other)
+        return self.builder.apply(pointwise.Add(), self, other)
 
     def __sub__(self, other: Value) -> Value:
-        return self.builder.add(pointwise.Sub(), self, other)
+        return self.builder.apply(pointwise.Sub(), self, other)
 
     def __mul__(self, other: Value | float) -> Value:
         if isinstance(other, Value):
-            return self.builder.add(pointwise.Mul(), self, other)
+            return self.builder.apply(pointwise.Mul(), self, other)
         return self.builder.scale(self, other)
 
     __rmul__ = __mul__
@@ -77,13 +80,17 @@ class Builder:
 
     def input(self, name: str, type: TensorType | str) -> Value:
         """A run-time input of the given type, e.g. "f32[N, 1, 28, 28]"."""
-        value = self._define(name, TensorType.parse(type) if isinstance(type, str) else type)
+        parsed = TensorType.parse(type) if isinstance(type, str) else type
+        if not isinstance(parsed, TensorType):
+            hint = 'write it like "f32[N, 1, 28, 28]"'
+            raise GraphError(f"input '{name}': {described(type)} is not a type; {hint}")
+        value = self._define(name, parsed)
         self._inputs[name] = value.type
         return value
 
     def weight(self, name: str, array: Array) -> Value:
         """A constant; its element type is f32, f64 or i64."""
-        value = self._define(name, TensorType.of(array))
+        value = self._define(name, weight_type(name, array))
         self._weights[name] = array
         return value
 
@@ -105,8 +112,8 @@ class Builder:
         """The graph so far."""
         return Graph(self.name, self._inputs, self._weights, tuple(self._nodes), self._outputs)
 
-    def add(self, op: Op, *values: Value, name: str | None = None) -> Value:
-        """A node of an op with one output; its name derives from the op's unless given."""
+    def apply(self, op: Op, *values: Value, name: str | None = None) -> Value:
+        """A node of any op with one output; its name derives from the op's unless given."""
         names = None if name is None else (name,)
         results = self.emit(op, values, names)
         if len(results) != 1:
@@ -117,12 +124,16 @@ class Builder:
         self, op: Op, values: Sequence[Value], names: Sequence[str] | None = None
     ) -> tuple[Value, ...]:
         """A node of any op, one value per output."""
+        if not isinstance(op, Op):
+            made = isinstance(op, type) and issubclass(op, Op)
+            hint = f"make one: {op.__name__}(...)" if made else "for a sum, write b.add(x, y)"
+            raise GraphError(f"apply and emit take an op such as ir.ops.Relu() first; {hint}")
         operands = [self._own(value) for value in values]
         try:
             types = op.result_types([value.type for value in operands])
         except Error as error:
             listed = ", ".join(f"%{value.name}: {value.type}" for value in operands)
-            raise error.within(f"{op.name}({listed})") from error
+            raise error.within(f"{op.name}({listed})", op.name) from error
         chosen = [self.fresh(op.name) for _ in types] if names is None else list(names)
         if len(chosen) != len(types):
             raise GraphError(f"{op.name} has {len(types)} outputs, got {len(chosen)} names")
@@ -153,8 +164,13 @@ class Builder:
 
         `pad` is "valid", "same", "full", a number, or (lo, hi) pairs.
         """
-        geometry = _geometry(w.shape[2:], stride, pad, dilation)
-        return self.add(conv.Conv(*geometry, groups), x, w, name=name)
+        size = self._spatial("conv", "x", x, "[N, C, *S]")
+        kernel = self._spatial("conv", "w", w, "[K, C/groups, *k]")
+        if len(size) != len(kernel):
+            reason = f"x is {x.type} and w is {w.type}: different numbers of spatial axes"
+            raise ShapeError(f"conv: {reason}; x must be [N, C, *S] and w [K, C/groups, *k]")
+        geometry = _geometry(kernel, stride, pad, dilation)
+        return self.apply(conv.Conv(*geometry, groups), x, w, name=name)
 
     def conv_transpose(
         self,
@@ -168,8 +184,9 @@ class Builder:
         name: str | None = None,
     ) -> Value:
         """The adjoint of `conv` in x: w [K, C/groups, *k], g [N, K, *out] → [N, C, *size]."""
-        geometry = _geometry(w.shape[2:], stride, pad, dilation)
-        return self.add(conv.ConvInputGrad(*geometry, groups, tuple(size)), w, g, name=name)
+        kernel = self._spatial("conv_transpose", "w", w, "[K, C/groups, *k]")
+        attributes = *_geometry(kernel, stride, pad, dilation), groups, _items("size", size)
+        return self.apply(conv.ConvInputGrad(*attributes), w, g, name=name)
 
     def conv_weight_grad(
         self,
@@ -183,8 +200,9 @@ class Builder:
         name: str | None = None,
     ) -> Value:
         """The adjoint of `conv` in w: g [N, K, *out], x → [K, C/groups, *kernel]."""
-        geometry = _geometry(kernel, stride, pad, dilation)
-        return self.add(conv.ConvWeightGrad(*geometry, groups, tuple(kernel)), g, x, name=name)
+        cells = _items("kernel", kernel)
+        attributes = *_geometry(cells, stride, pad, dilation), groups, cells
+        return self.apply(conv.ConvWeightGrad(*attributes), g, x, name=name)
 
     def max_pool(
         self,
@@ -196,8 +214,9 @@ class Builder:
         name: str | None = None,
     ) -> Value:
         """The maximum of each window of x [N, C, *S]; the stride defaults to the window."""
-        op = pool.MaxPool(*_windows(x, window, stride, pad), edge)
-        return self.add(op, x, name=name)
+        axes = len(self._spatial("max_pool", "x", x, "[N, C, *S]"))
+        op = pool.MaxPool(*_windows(axes, window, stride, pad), edge)
+        return self.apply(op, x, name=name)
 
     def average_pool(
         self,
@@ -209,72 +228,77 @@ class Builder:
         name: str | None = None,
     ) -> Value:
         """The mean of the real cells of each window; the stride defaults to the window."""
-        op = pool.AveragePool(*_windows(x, window, stride, pad), edge)
-        return self.add(op, x, name=name)
+        axes = len(self._spatial("average_pool", "x", x, "[N, C, *S]"))
+        op = pool.AveragePool(*_windows(axes, window, stride, pad), edge)
+        return self.apply(op, x, name=name)
 
     def dense(self, x: Value, w: Value, b: Value | None = None, name: str | None = None) -> Value:
         """x [N, P] @ w [P, Q], plus b [Q] if given → [N, Q]."""
         if b is None:
-            return self.add(dense.Dense(), x, w, name=name)
-        return self.bias(self.add(dense.Dense(), x, w), b, name=name)
+            return self.apply(dense.Dense(), x, w, name=name)
+        return self.bias(self.apply(dense.Dense(), x, w), b, name=name)
 
     def bias(self, x: Value, b: Value, name: str | None = None) -> Value:
         """x [N, C, *S] plus b [C]."""
-        return self.add(pointwise.Bias(), x, b, name=name)
+        return self.apply(pointwise.Bias(), x, b, name=name)
 
     def relu(self, x: Value, name: str | None = None) -> Value:
         """max(x, 0)."""
-        return self.add(pointwise.Relu(), x, name=name)
+        return self.apply(pointwise.Relu(), x, name=name)
 
-    def plus(self, a: Value, b: Value, name: str | None = None) -> Value:
+    def add(self, a: Value, b: Value, name: str | None = None) -> Value:
         """a + b, broadcast as in numpy."""
-        return self.add(pointwise.Add(), a, b, name=name)
+        return self.apply(pointwise.Add(), a, b, name=name)
 
     def sub(self, a: Value, b: Value, name: str | None = None) -> Value:
         """a - b, broadcast as in numpy."""
-        return self.add(pointwise.Sub(), a, b, name=name)
+        return self.apply(pointwise.Sub(), a, b, name=name)
 
     def mul(self, a: Value, b: Value, name: str | None = None) -> Value:
         """a · b, broadcast as in numpy."""
-        return self.add(pointwise.Mul(), a, b, name=name)
+        return self.apply(pointwise.Mul(), a, b, name=name)
 
     def scale(self, x: Value, factor: float, name: str | None = None) -> Value:
         """x times a constant."""
-        return self.add(pointwise.Scale(factor), x, name=name)
+        return self.apply(pointwise.Scale(factor), x, name=name)
 
     def flatten(self, x: Value, name: str | None = None) -> Value:
         """[N, *rest] → [N, product of rest], row-major."""
-        return self.add(shape.Reshape((*x.shape[:1], product(x.shape[1:]))), x, name=name)
+        batch, rest = self._own(x).shape[:1], x.shape[1:]
+        return self.apply(shape.Reshape((*batch, product(rest))), x, name=name)
 
     def reshape(self, x: Value, to: Sequence[Dim], name: str | None = None) -> Value:
         """x under another shape; one extent may be -1, it is worked out."""
-        return self.add(shape.Reshape(_explicit(x.type, tuple(to))), x, name=name)
+        extents = _explicit(self._own(x).type, _items("reshape: to", to))
+        return self.apply(shape.Reshape(extents), x, name=name)
 
     def transpose(self, x: Value, perm: Sequence[int], name: str | None = None) -> Value:
         """Axis i of the result is axis perm[i] of x."""
-        return self.add(shape.Transpose(tuple(perm)), x, name=name)
+        return self.apply(shape.Transpose(_items("transpose: perm", perm)), x, name=name)
 
     def sum(self, x: Value, axes: PerAxis | None = None, name: str | None = None) -> Value:
         """The sum over axes (default: all), which disappear; negative axes count from the end."""
-        chosen = range(x.type.rank) if axes is None else (axes,) if isinstance(axes, int) else axes
-        positive = tuple(axis + x.type.rank if axis < 0 else axis for axis in chosen)
-        return self.add(shape.Sum(positive), x, name=name)
+        rank = self._own(x).type.rank
+        chosen = range(rank) if axes is None else (axes,) if isinstance(axes, int) else axes
+        positive = tuple(_from_start(axis, rank) for axis in _items("sum: axes", chosen))
+        return self.apply(shape.Sum(positive), x, name=name)
 
     def softmax(self, x: Value, axis: int = 1, name: str | None = None) -> Value:
         """Exponentials that sum to 1 along an axis."""
-        return self.add(loss.Softmax(axis + x.type.rank if axis < 0 else axis), x, name=name)
+        positive = _from_start(axis, self._own(x).type.rank)
+        return self.apply(loss.Softmax(positive), x, name=name)
 
     def cross_entropy(self, p: Value, labels: Value, name: str | None = None) -> Value:
         """Mean of -log p[label]: p [N, C, *S], labels i64 [N, *S] → []."""
-        return self.add(loss.CrossEntropy(), p, labels, name=name)
+        return self.apply(loss.CrossEntropy(), p, labels, name=name)
 
     def softmax_cross_entropy(self, logits: Value, labels: Value, name: str | None = None) -> Value:
         """`cross_entropy` of `softmax` along axis 1, without overflow → []."""
-        return self.add(loss.SoftmaxCrossEntropy(), logits, labels, name=name)
+        return self.apply(loss.SoftmaxCrossEntropy(), logits, labels, name=name)
 
     def squared_loss(self, a: Value, y: Value, name: str | None = None) -> Value:
         """The sum of (a - y)² → []."""
-        return self.add(loss.SquaredLoss(), a, y, name=name)
+        return self.apply(loss.SquaredLoss(), a, y, name=name)
 
     def _define(self, name: str, type: TensorType) -> Value:
         check_name(name)
@@ -285,9 +309,20 @@ class Builder:
         return value
 
     def _own(self, value: Value) -> Value:
-        if not isinstance(value, Value) or value.builder is not self:
-            raise GraphError(f"{value!r} is not a value of builder '{self.name}'; make it there")
-        return value
+        if isinstance(value, Value) and value.builder is self:
+            return value
+        if isinstance(value, Value):
+            given, hint = f"{value}", "make it there"
+        else:
+            given, hint = described(value), "declare it with b.input or b.weight"
+        raise GraphError(f"{given} is not a value of builder '{self.name}'; {hint}")
+
+    def _spatial(self, op: str, operand: str, value: Value, wanted: str) -> tuple[Dim, ...]:
+        """The spatial extents of a value; ShapeError when it has none."""
+        if self._own(value).type.rank < 3:
+            reason = f"{operand} must be {wanted} with at least one spatial axis"
+            raise ShapeError(f"{op}: %{value.name} is {value.type}, but {reason}")
+        return value.shape[2:]
 
 
 def _geometry(
@@ -300,10 +335,10 @@ def _geometry(
 
 
 def _windows(
-    x: Value, window: PerAxis, stride: PerAxis | None, pad: Pad
+    axes: int, window: PerAxis, stride: PerAxis | None, pad: Pad
 ) -> tuple[tuple[int, ...], tuple[int, ...], Pads]:
-    sizes = per_axis(window, x.type.rank - 2, "window")
-    strides = sizes if stride is None else per_axis(stride, len(sizes), "stride")
+    sizes = per_axis(window, axes, "window")
+    strides = sizes if stride is None else per_axis(stride, axes, "stride")
     return sizes, strides, named_pads(pad, sizes, (1,) * len(sizes))
 
 
@@ -316,3 +351,15 @@ def _explicit(x: TensorType, to: tuple[Dim, ...]) -> tuple[Dim, ...]:
     if extent is None:
         raise ShapeError(f"reshape: {x} as {to} leaves the -1 undetermined; write the extent")
     return tuple(extent if n == -1 else n for n in to)
+
+
+def _items(what: str, value: Sequence[Item]) -> tuple[Item, ...]:
+    """The items of a sequence; AttributeValueError for what is none."""
+    if isinstance(value, Iterable) and not isinstance(value, Value):
+        return tuple(value)
+    raise AttributeValueError(f"{what} must be a sequence, not {described(value)}")
+
+
+def _from_start(axis: int, rank: int) -> int:
+    """A negative axis counted from the start; anything that is not an int is left for the op."""
+    return axis + rank if isinstance(axis, int) and axis < 0 else axis

@@ -10,9 +10,12 @@ from typing import Self
 class Error(Exception):
     """Anything this package refuses; catch this to catch all of them."""
 
-    def within(self, where: str) -> Self:
-        """The same error with the place it happened in front of its message."""
-        return type(self)(f"{where}: {self}")
+    def within(self, where: str, told: str = "") -> Self:
+        """The same error with the place it happened in front of its message.
+
+        `told` is what the message starts with, if it does, and `where` says already.
+        """
+        return type(self)(f"{where}: {str(self).removeprefix(f'{told}: ')}")
 
 
 class ShapeError(Error):
@@ -51,9 +54,9 @@ class ParseError(Error):
         self.line = line
         self.column = column
 
-    def within(self, where: str) -> Self:
+    def within(self, where: str, told: str = "") -> Self:
         """The same error, at the same line and column, with a place in front."""
-        error = super().within(where)
+        error = super().within(where, told)
         error.line, error.column = self.line, self.column
         return error
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TypeAlias
 
-from ir.errors import ParseError, WeightsError
+from ir.errors import Error, ParseError, WeightsError
 from ir.graph import Graph
 from ir.safetensors import read_tensors, write_atomically, write_tensors
 from ir.text import parse, to_text
@@ -15,16 +16,26 @@ FilePath: TypeAlias = str | os.PathLike[str]
 
 
 def save(graph: Graph, path: FilePath) -> None:
-    """Write the text to `path` (with `.ir` appended if it lacks it) and the weights beside it."""
+    """Write the text to `path`, which ends in `.ir`, and the weights beside it.
+
+    Error for another ending; OSError, with `path` as its file name, where it cannot be written.
+    """
     text, weights = _pair(path)
-    write_tensors(weights, graph.weights)
-    write_atomically(text, [to_text(graph).encode()])
+    if not text.parent.is_dir():
+        reason = "the folder does not exist; make it first"
+        raise FileNotFoundError(errno.ENOENT, reason, str(text))
+    try:
+        write_tensors(weights, graph.weights)
+        write_atomically(text, [to_text(graph).encode()])
+    except OSError as error:  # it names the file that is renamed in the end
+        raise OSError(error.errno, error.strerror, str(text)) from error
 
 
 def load(path: FilePath) -> Graph:
     """The graph that `save` wrote to `path`; the weights file may lack when there are none.
 
-    Raises ParseError for the text, WeightsError for the weights, each with the file's name.
+    Raises ParseError for the text, WeightsError for the weights, each with the file's name; Error
+    for a path that does not end in `.ir`.
     """
     text, weights = _pair(path)
     try:
@@ -42,6 +53,9 @@ def load(path: FilePath) -> Graph:
 
 
 def _pair(path: FilePath) -> tuple[Path, Path]:
-    """The two files of a graph, from the path of the first with or without its ending."""
-    stem = os.fspath(path).removesuffix(".ir")
-    return Path(f"{stem}.ir"), Path(f"{stem}.safetensors")
+    """The two files of a graph, from the path of the first; Error unless that ends in `.ir`."""
+    text = Path(path)
+    if text.suffix != ".ir":
+        hint = f"did you mean '{text.with_suffix('.ir') if text.suffix else f'{text}.ir'}'?"
+        raise Error(f"'{text}' does not end in .ir, as the file of a graph does; {hint}")
+    return text, text.with_suffix(".safetensors")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -46,7 +47,7 @@ class Node:
         return f"node '{self.name}' ({self.op.name})"
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Graph:
     """An immutable program on tensors.
 
@@ -66,7 +67,7 @@ class Graph:
     _consumers: Mapping[str, tuple[Node, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        weights = {name: _frozen(array) for name, array in self.weights.items()}
+        weights = {name: _frozen(name, array) for name, array in self.weights.items()}
         for name, value in {
             "inputs": MappingProxyType(dict(self.inputs)),
             "weights": MappingProxyType(weights),
@@ -145,6 +146,11 @@ class Graph:
         from ir.text import to_text
 
         return to_text(self)
+
+    def __repr__(self) -> str:
+        counts = f"{len(self.inputs)} inputs, {len(self.weights)} weights, {len(self.nodes)} nodes"
+        outputs = textwrap.shorten(", ".join(self.outputs), 60, placeholder="...")
+        return f"<Graph '{self.name}': {counts}, outputs: {outputs or 'none'}>"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Graph):
@@ -235,7 +241,7 @@ class Graph:
             try:
                 results = node.op.result_types([types[value] for value in node.inputs])
             except Error as error:
-                raise error.within(str(node)) from error
+                raise error.within(str(node), node.op.name) from error
             if len(results) != len(node.outputs):
                 message = f"{node} names {len(node.outputs)} outputs, the op has {len(results)}"
                 raise GraphError(message)
@@ -269,9 +275,17 @@ def _symbols(types: Iterable[TensorType]) -> frozenset[str]:
     return frozenset().union(*(symbols(extent) for shape in shapes for extent in shape))
 
 
-def _frozen(array: Array) -> Array:
+def weight_type(name: str, array: Array) -> TensorType:
+    """The type of a weight; DTypeError, with its name, unless it is an array of such a type."""
+    try:
+        return TensorType.of(array)
+    except Error as error:
+        raise error.within(f"weight '{name}'") from error
+
+
+def _frozen(name: str, array: Array) -> Array:
     """`array` itself when nobody can write to it through it, else a read-only copy."""
-    native = DType.of(array.dtype).numpy
+    native = weight_type(name, array).dtype.numpy
     flags = array.flags
     if flags.writeable or not (flags.c_contiguous and flags.aligned) or array.dtype != native:
         array = np.array(array, dtype=native, order="C", copy=True)

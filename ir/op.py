@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from ir.dims import Dim, Sym, bind, symbols
 from ir.errors import AttributeValueError, DTypeError, GraphError, ShapeError
-from ir.types import Array, TensorType
+from ir.types import Array, TensorType, described
 
 if TYPE_CHECKING:
     from ir.builder import Builder, Value
@@ -155,7 +155,8 @@ def require_floats(op: Op, *types: TensorType) -> None:
 def require_integer(op: Op, attribute: str, value: object, least: int | None = None) -> None:
     """AttributeValueError unless `value` is an int, and at least `least`."""
     if not isinstance(value, int) or isinstance(value, bool):
-        raise AttributeValueError(f"{op.name}: {attribute} = {value!r} must be an integer")
+        given = described(value)
+        raise AttributeValueError(f"{op.name}: {attribute} = {given} must be an integer")
     if least is not None and value < least:
         raise AttributeValueError(f"{op.name}: {attribute} = {value} must be at least {least}")
 
@@ -163,7 +164,8 @@ def require_integer(op: Op, attribute: str, value: object, least: int | None = N
 def require_extents(op: Op, attribute: str, value: object) -> None:
     """AttributeValueError unless `value` is a tuple of non-negative or symbolic extents."""
     if not isinstance(value, tuple):
-        raise AttributeValueError(f"{op.name}: {attribute} = {value!r} must be a tuple")
+        given = described(value)
+        raise AttributeValueError(f"{op.name}: {attribute} = {given} must be a tuple")
     for extent in value:
         if not isinstance(extent, Sym):
             require_integer(op, attribute, extent, 0)

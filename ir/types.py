@@ -90,7 +90,9 @@ class TensorType:
 
     @staticmethod
     def of(array: Array) -> TensorType:
-        """The type of a numpy array."""
+        """The type of a numpy array; DTypeError for anything else."""
+        if not isinstance(array, np.ndarray):
+            raise DTypeError(f"give a numpy array, not {described(array)}; use np.asarray")
         return TensorType(DType.of(array.dtype), array.shape)
 
     @property
@@ -133,3 +135,11 @@ class TensorType:
         return f"{self.dtype}[{', '.join(map(str, self.shape))}]"
 
     __repr__ = __str__
+
+
+def described(value: object) -> str:
+    """What a value is, for messages: the type and shape of an array, never its numbers."""
+    if isinstance(value, np.ndarray):
+        return f"a numpy array {value.dtype}{list(value.shape)}"
+    plain = value is None or isinstance(value, bool | int | float | str)
+    return f"{value!r:.60}" if plain else f"a value of type {value.__class__.__name__}"

@@ -27,7 +27,7 @@ def graph_of(example: ir.Example, dtype: str = "float32") -> ir.Graph:
     """The example as a graph with inputs ``in0``, ``in1``, … and one node, the output ``y``."""
     b = ir.Builder("one")
     values = [b.input(f"in{i}", type) for i, type in enumerate(example.inputs)]
-    b.output("y", b.add(example.op, *values, name="y"))
+    b.output("y", b.apply(example.op, *values, name="y"))
     return b.build().with_dtype(FLOATS[dtype])
 
 

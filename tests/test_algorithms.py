@@ -12,7 +12,7 @@ import convc
 import ir
 from convc.algorithms import ALGORITHMS, Site
 from convc.backend.instructions import EMITTERS
-from convc.backend.target import available, target_named
+from convc.backend.target import TARGETS, available, target_named
 from convc.plan import Plan
 from convc.runtime.executable import Executable
 from convc.select import select
@@ -71,12 +71,20 @@ class Case:
         return next(a for a in ALGORITHMS if a.name == self.algorithm)
 
 
+
+def has_its_turn(number: int, dtype: str, target: str) -> bool:
+    """In float64 the wider targets take turns: their code is that of float32 on a narrower one."""
+    wide = available()[:-1]
+    return dtype == "float32" or target not in wide or target == wide[number % len(wide)]
+
+
 CASES = [
     pytest.param(Case(name, example, algorithm, dtype, target), id="-".join(
         [name.replace("-", ""), algorithm, dtype, target]))
-    for name, example in examples()
+    for number, (name, example) in enumerate(examples())
     for dtype in FLOATS
     for target in available()
+    if has_its_turn(number, dtype, target)
     for algorithm in applicable(graph_of(example, dtype), target)
 ]  # fmt: skip
 
@@ -188,7 +196,8 @@ def test_every_op_has_an_algorithm() -> None:
 def layers() -> list[ir.Graph]:
     """Convolutions of the sizes that networks have, to be chosen for but not run."""
     sizes = [((1, 64, 56, 56), (64, 64, 3, 3)), ((1, 256, 14, 14), (256, 256, 1, 1)),
-             ((8, 3, 224, 224), (64, 3, 7, 7)), ((1, 512, 7, 7), (512, 512, 3, 3))]  # fmt: skip
+             ((8, 3, 224, 224), (64, 3, 7, 7)), ((1, 512, 7, 7), (512, 512, 3, 3)),
+             ((1, 64, 56, 56), (64, 64, 1, 1))]  # fmt: skip
     found = []
     for x, w in sizes:
         attributes = (1, 1), tuple((k // 2, k // 2) for k in w[2:]), (1, 1), 1
@@ -211,7 +220,7 @@ def separable_layer() -> ir.Graph:
 
 
 def test_every_algorithm_is_chosen_somewhere() -> None:
-    target = target_named()
+    target = TARGETS["avx512"]
     graphs = [graph_of(example) for _, example in examples()] + [*layers(), separable_layer()]
     chosen = {select(graph, target)["y"].name for graph in graphs}
     assert chosen == {algorithm.name for algorithm in ALGORITHMS} - ON_REQUEST

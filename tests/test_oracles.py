@@ -134,7 +134,7 @@ def numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "f64"
 def convolution_graph(shape: Convolution, dtype: str) -> ir.Graph:
     b = ir.Builder("convolution")
     x, w = b.input("x", text_of(shape.x, dtype)), b.input("w", text_of(shape.w, dtype))
-    b.output("y", b.add(shape.op, x, w))
+    b.output("y", b.apply(shape.op, x, w))
     return b.build()
 
 
@@ -187,7 +187,7 @@ def test_pooling_and_its_gradient_are_pytorchs(shape: Pool, kind: str) -> None:
     op = (MaxPool if kind == "max" else AveragePool)(
         shape.window, shape.stride, shape.pads, shape.edge
     )
-    b.output("y", b.add(op, b.input("x", text_of(shape.x, "f64"))))
+    b.output("y", b.apply(op, b.input("x", text_of(shape.x, "f64"))))
     model = convc.compile(ir.vjp(b.build(), ["x"]))
     got = model.run({"x": x.detach().numpy(), "grad_y": g})
     np.testing.assert_allclose(got["y"], y.detach().numpy(), rtol=1e-14)
@@ -252,7 +252,7 @@ def test_pooling_is_onnx_runtimes(shape: Pool, kind: str) -> None:
     op = (MaxPool if kind == "MaxPool" else AveragePool)(
         shape.window, shape.stride, shape.pads, shape.edge
     )
-    b.output("y", b.add(op, b.input("x", text_of(shape.x, "f32"))))
+    b.output("y", b.apply(op, b.input("x", text_of(shape.x, "f32"))))
     got = convc.compile(b.build())(x)
     want = onnx_runtime(kind, attributes, x)
     assert got.shape == want.shape
@@ -287,7 +287,7 @@ def test_matrix_products_are_numpys(
         b = ir.Builder("product")
         first = b.input("x", text_of(left.shape, "f32"))
         second = b.weight("w", right) if constant else b.input("w", text_of(right.shape, "f32"))
-        b.output("y", b.relu(b.add(Dense(*flags), first, second)))
+        b.output("y", b.relu(b.apply(Dense(*flags), first, second)))
         inputs = {"x": left} if constant else {"x": left, "w": right}
         got = convc.compile(b.build(), target=target).run(inputs)["y"]
         np.testing.assert_array_equal(got, np.maximum(x @ w, 0), err_msg=str(flags))

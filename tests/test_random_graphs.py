@@ -68,7 +68,7 @@ class Drawn:
         y = self.b.bias(y, self.operand("b", int(y.shape[1])))  # type: ignore[call-overload]
         alike = [value for value in self.images if value.shape == y.shape]
         if alike:
-            y = self.b.plus(*[y, alike[-1]][:: self.pick(1, -1)])
+            y = self.b.add(*[y, alike[-1]][:: self.pick(1, -1)])
         return self.b.relu(y)
 
     def pool(self, x: ir.Value) -> ir.Value:
@@ -85,7 +85,7 @@ class Drawn:
     def add(self, x: ir.Value) -> ir.Value:
         alike = [value for value in self.images if value.shape == x.shape]
         other = alike[int(self.rng.integers(len(alike)))]
-        return self.b.plus(self.b.relu(x), other) if self.pick(0, 1) else self.b.sub(other, x)
+        return self.b.add(self.b.relu(x), other) if self.pick(0, 1) else self.b.sub(other, x)
 
     def turn(self, x: ir.Value) -> ir.Value:
         turned = self.b.transpose(x, (0, 1, 3, 2))
@@ -94,7 +94,7 @@ class Drawn:
     def head(self, x: ir.Value) -> ir.Value:
         if self.pick(0, 1):
             sums = self.b.sum(x, (0, 2, 3))
-            return self.b.add(Expand((2, *sums.shape)), sums)
+            return self.b.apply(Expand((2, *sums.shape)), sums)
         flat = self.b.flatten(x)
         w = self.operand("w", int(flat.shape[1]), self.pick(1, 5, 20))  # type: ignore[call-overload]
         return self.b.relu(self.b.dense(flat, w))

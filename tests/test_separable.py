@@ -46,12 +46,12 @@ def graph_of(
     """One convolution by frozen weights, named ``y``, if wanted with all that can follow it."""
     b = ir.Builder("one")
     weights = b.weight("w", w.astype(TYPES[dtype]))
-    y = b.add(op, b.input("x", f"{dtype}[{', '.join(map(str, x))}]"), weights, name="y")
+    y = b.apply(op, b.input("x", f"{dtype}[{', '.join(map(str, x))}]"), weights, name="y")
     if epilogue:
         rng = np.random.default_rng(5)
         y = b.bias(y, b.weight("b", rng.standard_normal(w.shape[0]).astype(TYPES[dtype])))
         addend = rng.standard_normal(y.type.static_shape).astype(TYPES[dtype])
-        y = b.relu(b.add(ir.ops.Add(), y, b.weight("a", addend)))
+        y = b.relu(b.apply(ir.ops.Add(), y, b.weight("a", addend)))
     b.output("out", y)
     return b.build()
 
@@ -157,10 +157,10 @@ def test_the_halo_that_a_reader_wishes_is_zero() -> None:
     """A convolution that reads the result reaches into its halo."""
     b = ir.Builder("two")
     w = b.weight("w", products((3, 1, 5, 5)).astype("f4"))
-    y = b.add(Conv((1, 1), ((2, 2), (2, 2)), (1, 1), 3), b.input("x", "f32[2, 3, 11, 35]"), w,
+    y = b.apply(Conv((1, 1), ((2, 2), (2, 2)), (1, 1), 3), b.input("x", "f32[2, 3, 11, 35]"), w,
               name="y")  # fmt: skip
     v = b.weight("v", np.ones((3, 1, 3, 3), np.float32))
-    b.output("out", b.add(Conv((1, 1), ((1, 1), (1, 1)), (1, 1), 3), y, v, name="z"))
+    b.output("out", b.apply(Conv((1, 1), ((1, 1), (1, 1)), (1, 1), 3), y, v, name="z"))
     graph = b.build()
     model = convc.compile(graph, algorithms={"y": "separable", "z": "direct_rows"})
     want = ir.interpret(graph, {"x": image(graph)}, "float64")["out"]

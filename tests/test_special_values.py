@@ -82,7 +82,7 @@ def test_zeros_around_an_image_meet_infinite_weights_as_they_should(target: str)
     w = np.ones((1, 1, 3, 3), np.float32)
     w[0, 0, 0, 0] = np.inf
     pads = ((1, 1), (1, 1))
-    b.output("y", b.add(Conv((1, 1), pads, (1, 1), 1), x, b.weight("w", w)))
+    b.output("y", b.apply(Conv((1, 1), pads, (1, 1), 1), x, b.weight("w", w)))
     inputs = {"x": np.ones((1, 1, 5, 5), np.float32)}
     got = convc.compile(b.build(), target=target, accuracy="exact").run(inputs)["y"]
     np.testing.assert_array_equal(got, ir.interpret(b.build(), inputs)["y"])

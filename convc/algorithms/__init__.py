@@ -4,6 +4,7 @@ from convc.algorithms.base import Algorithm, Site, Wish
 from convc.algorithms.dense import Outer
 from convc.algorithms.direct import Direct
 from convc.algorithms.fft import Fft
+from convc.algorithms.im2col import Im2col
 from convc.algorithms.losses import AlongClasses, Total
 from convc.algorithms.movement import Alias, Gather, Reduce
 from convc.algorithms.pointwise import Pointwise
@@ -17,6 +18,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Direct("rows"),
     Winograd(2),
     Winograd(4),
+    Im2col(),
     Separable(),
     Separable(terms=2),
     Separable(terms=3),

@@ -11,9 +11,9 @@ import numpy as np
 
 from convc.algorithms.base import Site
 from convc.algorithms.movement import PlainData
-from convc.schedule import segments
+from convc.schedule import Nest, Point, Schedule, lower, segments
 from ir.loops import Affine, Buffer, KernelBuilder
-from ir.loops.builder import call, maximum, select
+from ir.loops.builder import call, fma, maximum, select
 from ir.loops.nodes import Expr, Position
 from ir.ops import (
     CrossEntropy,
@@ -83,8 +83,8 @@ class Total(PlainData):
         if isinstance(site.op, SquaredLoss):
             size = prod(site.shape(0))
             a, y = (k.read(name, site.dtype, (size,)) for name in "ay")
-            with _sum_to(k, k.write("loss", site.dtype, (1,)), 1) as total, k.loop("i", size) as i:
-                k.store(total[0], total[0] + (a[i] - y[i]) * (a[i] - y[i]))
+            loss = k.write("loss", site.dtype, (1,))
+            _squared_loss(k, a, y, loss)
         else:
             view = _view(site.shape(0), 1)
             x = k.read("x", site.dtype, view)
@@ -92,6 +92,15 @@ class Total(PlainData):
             _label_loss(k, x, labels, k.write("loss", site.dtype, (1,)),
                         isinstance(site.op, SoftmaxCrossEntropy))  # fmt: skip
         into.run(k.build(), *operands, result)
+
+
+def _squared_loss(k: KernelBuilder, a: Buffer, y: Buffer, loss: Buffer) -> None:
+    def update(p: Point, acc: Expr) -> Expr:
+        difference = a[p["i"]] - y[p["i"]]
+        return fma(difference, difference, acc)
+
+    box = ({"i": range(a.shape[0])},) if a.shape[0] else ()
+    lower(k, Nest(a.dtype, {}, lambda p, acc: (loss[0], acc), update, box), Schedule())
 
 
 @contextmanager
@@ -168,12 +177,20 @@ def _label_grad(
 def _label_loss(
     k: KernelBuilder, x: Buffer, labels: Buffer, loss: Buffer, logits: bool
 ) -> None:
-    outer, classes, inner = x.shape
-    with (
-        _sum_to(k, loss, outer * inner) as sums,
-        k.loop("n", outer) as n,
-        k.loop("s", inner) as s,
-    ):
+    outer, _, inner = x.shape
+    with _sum_to(k, loss, outer * inner) as sums, k.loop("n", outer) as n:
+        row = k.local("row", x.dtype, (1,))
+        k.store(row[0], k.constant(0, x.dtype))
+        _label_losses(k, x, labels, n, logits, row)
+        k.store(sums[0], sums[0] + row[0])
+
+
+def _label_losses(
+    k: KernelBuilder, x: Buffer, labels: Buffer, n: Affine, logits: bool, row: Buffer
+) -> None:
+    """Add the losses of one example's positions to ``row``."""
+    _, classes, inner = x.shape
+    with k.loop("s", inner) as s:
         picked = k.local("picked", x.dtype, (1,))
         k.store(picked[0], k.constant(np.nan, x.dtype))
         with k.loop("c", classes) as c:
@@ -184,7 +201,7 @@ def _label_loss(
             value: Expr = call("log", total[0]) + (top[0] - picked[0])
         else:
             value = call("neg", call("log", picked[0]))
-        k.store(sums[0], sums[0] + value)
+        k.store(row[0], row[0] + value)
 
 
 def _as_view(buffer: Buffer) -> View:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import os
 import threading
 import weakref
 from collections.abc import Callable
@@ -23,7 +24,13 @@ KERNEL = ctypes.CFUNCTYPE(
     None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
 )
 _LOCK = threading.Lock()
-_COMPILED: weakref.WeakValueDictionary[tuple[str, str], Compiled] = weakref.WeakValueDictionary()
+_COMPILED: weakref.WeakValueDictionary[tuple[str, Target], Compiled] = weakref.WeakValueDictionary()
+
+
+if hasattr(os, "register_at_fork"):  # a child must not inherit a compiler in mid-work
+    os.register_at_fork(
+        before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release
+    )
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,7 +42,9 @@ class Compiled:
 
     def kernel(self) -> Callable[..., None]:
         """The code as a kernel: call it with arguments, begin, end, scratch (see ``emit``)."""
-        return KERNEL(self.address)
+        call = KERNEL(self.address)
+        call.owner = self  # type: ignore[attr-defined]  # the code lives as long as the call
+        return call
 
 
 @functools.cache
@@ -99,7 +108,7 @@ def parsed(text: str, machine: Any) -> Any:
 
 def compile_kernel(kernel: Kernel, target: Target) -> Compiled:
     """The kernel's machine code; equal kernels share it."""
-    key = (digest(kernel), target.name)
+    key = (digest(kernel), target)
     with _LOCK:
         compiled = _COMPILED.get(key)
         if compiled is None:

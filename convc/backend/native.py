@@ -15,7 +15,7 @@ from convc.backend import jit
 from convc.backend.target import target_named
 
 MAXIMUM_ARGUMENTS = 32
-SYNC_BYTES, MAILBOX_BYTES = 256, 320
+SYNC_BYTES, MAILBOX_BYTES = 192, 320
 
 _RELAX = {
     "x86_64": "declare void @llvm.x86.sse2.pause()\n"

@@ -5,9 +5,9 @@
 ;   kernel address, first argument, number of arguments, tasks, 1 if they are worth sharing
 ; The arguments are places in a run's table of addresses, which starts with that of the scratch.
 ;
-; sync (per run), a cache line each:   0 ticket | 64 tasks done | 128 step | 192 sleepers on it
-; The ticket holds the current step in its upper half and the next task in the lower: threads take
-; chunks of tasks from it, and the one that completes a step's last task opens the next step. So a
+; sync (per run), a cache line each:   0 ticket | 64 tasks done | 128 sleepers on the step
+; The ticket holds the current step in its upper half (at byte 4: the machine is little-endian),
+; which waiting threads sleep on, and the next task in the lower: threads take chunks of tasks from it, and the one that completes a step's last task opens the next step. So a
 ; thread that comes late, or not at all, is not waited for.
 ;
 ; mailbox (per worker):   0 state: 0 idle, 1 posted, 2 running | 64 sleepers on it |
@@ -72,6 +72,12 @@ done:
 
 define internal void @publish(ptr %word, i32 %value, ptr %sleepers) nounwind {
   store atomic i32 %value, ptr %word seq_cst, align 4
+  call void @wake(ptr %word, ptr %sleepers)
+  ret void
+}
+
+; Wake those who sleep on a word that has just changed.
+define internal void @wake(ptr %word, ptr %sleepers) nounwind {
   %count = load atomic i32, ptr %sleepers seq_cst, align 4
   %any = icmp ne i32 %count, 0
   br i1 %any, label %wake, label %done
@@ -143,8 +149,8 @@ entry:
   %steps = load i64, ptr %program
   %first = getelementptr i64, ptr %program, i64 2
   %done = getelementptr i8, ptr %sync, i64 64
-  %current = getelementptr i8, ptr %sync, i64 128
-  %sleepers = getelementptr i8, ptr %sync, i64 192
+  %current = getelementptr i8, ptr %sync, i64 4
+  %sleepers = getelementptr i8, ptr %sync, i64 128
   %parts = mul i64 %threads, 8
   br label %look
 look:
@@ -190,9 +196,8 @@ open:
   store atomic i64 0, ptr %done monotonic, align 8
   %following = add i64 %step, 1
   %fresh = shl i64 %following, 32
-  store atomic i64 %fresh, ptr %sync release, align 8
-  %new = trunc i64 %following to i32
-  call void @publish(ptr %current, i32 %new, ptr %sleepers)
+  store atomic i64 %fresh, ptr %sync seq_cst, align 8
+  call void @wake(ptr %current, ptr %sleepers)
   br label %look
 finished:
   ret void
@@ -203,10 +208,8 @@ finished:
 define void @convc_launch(ptr %mailboxes, ptr %program, ptr %arguments, ptr %table, ptr %sync, i64 %threads) nounwind {
 entry:
   %done = getelementptr i8, ptr %sync, i64 64
-  %current = getelementptr i8, ptr %sync, i64 128
   store atomic i64 0, ptr %sync monotonic, align 8
-  store atomic i64 0, ptr %done monotonic, align 8
-  store atomic i32 0, ptr %current seq_cst, align 4
+  store atomic i64 0, ptr %done seq_cst, align 8
   br label %post
 post:
   %w = phi i64 [ 1, %entry ], [ %w1, %fill ]
@@ -257,7 +260,7 @@ finished:
   ret void
 }
 
-; A worker's life: wait for a run, take part, say so; until told to stop.
+; A worker's life: wait for a run, take part, say so.
 define void @convc_worker(ptr %box) nounwind {
 entry:
   %sleepers = getelementptr i8, ptr %box, i64 64

@@ -39,9 +39,10 @@ TARGETS = {
     "plain": _X86,
     "neon": Target("neon", "aarch64-unknown-linux-gnu", "generic", "", 16, 32),
 }  # fmt: skip
+_AVX2_NAMES = {"sse4.2", "avx", "avx2", "fma", "bmi", "bmi2", "lzcnt", "f16c", "popcnt"}
 REQUIRED = {  # host features a target needs, as LLVM names them
-    "avx512": {"avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512cd", "avx2", "fma", "bmi2"},
-    "avx2": {"avx2", "fma", "bmi", "bmi2", "lzcnt", "f16c", "popcnt"},
+    "avx512": _AVX2_NAMES | {"avx512f", "avx512vl", "avx512dq", "avx512bw", "avx512cd"},
+    "avx2": _AVX2_NAMES,
     "plain": set(),
     "neon": set(),
 }

@@ -6,6 +6,7 @@ import ir
 from ir.ops import Add, Bias, Conv, ConvInputGrad, Dense, Fused, Relu
 from ir.rewrite import substitute
 
+LONGEST = 16  # ops: a kernel takes so many buffers and no more
 ROOTS = (Conv, ConvInputGrad, Dense)
 
 
@@ -30,7 +31,7 @@ def fuse_epilogues(graph: ir.Graph) -> ir.Graph:
 def _chain(graph: ir.Graph, root: ir.Node, outputs: set[str]) -> list[ir.Node]:
     chain: list[ir.Node] = []
     value = root.outputs[0]
-    while value not in outputs:
+    while value not in outputs and len(chain) < LONGEST:
         readers = graph.consumers(value)
         if len(readers) != 1 or not _finishes(graph, readers[0], value):
             break

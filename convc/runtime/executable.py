@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ctypes
-import functools
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,14 @@ from convc.backend.emit import scratch_bytes
 from convc.backend.jit import compile_kernel
 from convc.backend.native import MAXIMUM_ARGUMENTS, SYNC_BYTES
 from convc.backend.target import Target, available
-from convc.errors import Error, TargetError
+from convc.errors import CapacityError, Error, TargetError
 from convc.lowering import Step
 from convc.plan import ALIGNMENT, Placed, Plan
 from convc.runtime.threads import pool, runtime_code
 from ir.loops.interpreter import NUMPY
 
 Bytes = npt.NDArray[np.uint8]
+MAXIMUM_TASKS = 1 << 31  # the runtime counts them in 32 bits
 SMALL = 60e-6  # seconds of shareable work below which a run stays on one thread
 
 
@@ -68,9 +69,7 @@ class Executable:
         context = self._bound(inputs, outputs)
         for step, code in zip(self.plan.steps, self._code.kernels, strict=True):
             table = (ctypes.c_void_p * len(step.slots))(*(context.table[s + 1] for s in step.slots))
-            tasks, scratch = step.kernel.tasks, context.table[0]
-            yield step, functools.partial(code.kernel(), table, 0, tasks, scratch)
-        self._contexts.append(context)
+            yield step, _StepCall(code.kernel(), table, step.kernel.tasks, (self, context))
 
     def _bound(self, inputs: Sequence[int], outputs: Sequence[int]) -> _Context:
         """A context for one run, the slots of inputs and outputs filled in."""
@@ -103,6 +102,19 @@ class Executable:
             runtime_code().run(code.program, code.arguments, context.address)
 
 
+@dataclass(frozen=True)
+class _StepCall:
+    """One step on its own; keeps alive what its addresses point to."""
+
+    kernel: Callable[..., None]
+    table: Any
+    tasks: int
+    owner: tuple[Executable, _Context]
+
+    def __call__(self) -> None:
+        self.kernel(self.table, 0, self.tasks, self.owner[1].table[0])
+
+
 class _Code:
     """Steps as the native runtime reads them (see ``runtime.ll``)."""
 
@@ -111,6 +123,8 @@ class _Code:
         self.scratch = max((scratch_bytes(step.kernel) for step in steps), default=0)
         words, arguments = [len(steps), self.scratch], list[int]()
         for number, step in enumerate(steps):
+            if step.kernel.tasks >= MAXIMUM_TASKS:
+                raise CapacityError(f"{step.node}: a kernel of {step.kernel.tasks} tasks")
             if len(step.slots) > MAXIMUM_ARGUMENTS:
                 raise Error(f"{step.node}: a kernel with {len(step.slots)} buffers; "
                             f"the runtime passes {MAXIMUM_ARGUMENTS}")  # fmt: skip

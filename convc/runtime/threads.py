@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import ctypes
-import functools
 import os
 import threading
 
@@ -21,7 +19,7 @@ class Pool:
 
     def __init__(self) -> None:
         self._busy = threading.Lock()
-        self._boxes: list[ctypes.Array[ctypes.c_char]] = []
+        self._boxes: list[int] = []
         self._pointers = (ctypes.c_void_p * 0)()
         self._runtime = runtime_code()
 
@@ -41,19 +39,26 @@ class Pool:
 
     def _grow(self, workers: int, runtime: Native) -> int:
         """Have at least so many workers, or as many as can be started."""
-        with contextlib.suppress(RuntimeError):  # no more threads
-            while len(self._boxes) < workers:
-                box = ctypes.create_string_buffer(MAILBOX_BYTES + 64)
-                address = -(-ctypes.addressof(box) // 64) * 64
-                name = f"convc-{len(self._boxes) + 1}"
-                thread = threading.Thread(
-                    target=runtime.worker, args=(address,), name=name, daemon=True
-                )
+        while len(self._boxes) < workers:
+            box = ctypes.create_string_buffer(MAILBOX_BYTES + 64)
+            _MAILBOXES.append(box)  # before anything can go wrong: a worker may be using it
+            address = -(-ctypes.addressof(box) // 64) * 64
+            name = f"convc-{len(self._boxes) + 1}"
+            thread = threading.Thread(
+                target=runtime.worker, args=(address,), name=name, daemon=True
+            )
+            try:
                 thread.start()
-                self._boxes.append(box)
-                aligned = [-(-ctypes.addressof(b) // 64) * 64 for b in self._boxes]
-                self._pointers = (ctypes.c_void_p * len(aligned))(*aligned)
+            except RuntimeError:  # no more threads
+                break
+            self._boxes.append(address)
+            self._pointers = (ctypes.c_void_p * len(self._boxes))(*self._boxes)
         return len(self._boxes)
+
+
+_MAILBOXES: list[ctypes.Array[ctypes.c_char]] = []  # never freed: workers live as long as we
+_CREATION = threading.Lock()
+_POOLS: list[Pool] = []
 
 
 def runtime_code() -> Native:
@@ -61,11 +66,21 @@ def runtime_code() -> Native:
     return native(settings.number("CONVC_SPIN_US"))
 
 
-@functools.cache
 def pool() -> Pool:
     """The process's pool."""
-    return Pool()
+    if not _POOLS:
+        with _CREATION:
+            if not _POOLS:
+                _POOLS.append(Pool())
+    return _POOLS[0]
 
 
-if hasattr(os, "register_at_fork"):  # a child has none of its parent's threads
-    os.register_at_fork(after_in_child=pool.cache_clear)
+def _after_fork() -> None:
+    """A child has none of its parent's threads."""
+    global _CREATION
+    _CREATION = threading.Lock()
+    _POOLS.clear()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

@@ -16,9 +16,11 @@ from convc.backend.target import Target, target_named
 from convc.errors import InputError
 from convc.passes import optimised
 from convc.select import select
+from convc.settings import default_threads
 from convc.tools import arguments
 from convc.tools.accuracy import Accuracy, accuracy, magnitude, peak, random_inputs, worst
 from convc.tools.table import json_text, table
+from convc.tuning.database import measured
 from ir.errors import GradientError, GraphError
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -79,7 +81,8 @@ def check_nodes(
     """
     reference = ir.values(graph, inputs, "float64")
     chosen_target = target_named(target)
-    chosen = select(graph, chosen_target)
+    times = measured(chosen_target, threads or default_threads())  # as for the whole model
+    chosen = select(graph, chosen_target, measured=times)
     return [
         _check_node(graph, node, reference, chosen[node.name], chosen_target, threads, tolerance)
         for node in (graph.nodes if nodes is None else nodes)

@@ -21,6 +21,7 @@ from convc.tools import arguments
 from convc.tools.accuracy import random_inputs
 from convc.tools.check import check_graph
 from convc.tools.table import json_text, nbytes, pairs, table
+from convc.tuning.database import database
 
 DESCRIPTION = """\
 Print versions, the machine, the targets whose code runs here, threads, memory, caches and every
@@ -64,7 +65,10 @@ def facts() -> dict[str, Any]:
         "targets": _targets(),
         "threads": _threads(),
         "memory": _memory(),
-        "caches": {"kernels": "kept in this process, nothing on disk"},
+        "caches": {
+            "kernels": "kept in this process, nothing on disk",
+            "tuning database": str(database()),
+        },
         "variables": [
             {"name": v.name, "value": v.value, "default": v.default, "meaning": v.meaning}
             for v in settings.VARIABLES

@@ -145,7 +145,7 @@ def graph(layer: Layer, direction: Direction) -> ir.Graph:
         op = ConvWeightGrad(*attributes, layer.kernel)
     else:
         op = ConvInputGrad(*attributes, shapes["x"][2:])
-    b.output("y", b.add(op, *map(operand, op.operand_names()), name="y"))
+    b.output("y", b.apply(op, *map(operand, op.operand_names()), name="y"))
     return b.build()
 
 

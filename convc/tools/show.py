@@ -147,7 +147,7 @@ def _algorithms(view: View) -> Iterator[str]:
         rows.append((node.name, arguments.op_label(node.op), types, chosen.name, time))
         for other in candidates(site):
             if other.algorithm.name != chosen.name:
-                why = other.reason or "predicted to be slower"
+                why = other.reason or "expected to be slower"
                 time = "" if other.reason else seconds(other.seconds)
                 others.setdefault((other.algorithm.name, time, why), []).append(node.name)
     yield table(("node", "op", "type", "algorithm", "predicted"), rows)

@@ -79,7 +79,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     arguments.add_target(parser)
     add_budget(parser)
     parser.add_argument("--gradients", action="store_true",
-                        help="measure also the gradients of all float inputs and weights")  # fmt: skip
+                        help="the gradients of all float inputs and weights too")  # fmt: skip
     parser.add_argument("--again", action="store_true", help="measure also what is known")
     parser.add_argument("--export", metavar="FILE", type=Path,
                         help="then write the times of MODEL's ops, of all if none is given, as "
@@ -125,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         progress.done("interrupted; what has been measured is kept")
         raise
-    progress.done(f"{outcome.measured} times measured")
+    progress.done(f"{outcome.measured} measurements")
     _export(args, store, graph)
     lines = list(_lines(optimised(graph), options))
     print(_json(lines, outcome, store, options) if args.json else _text(lines, outcome, store))
@@ -182,9 +182,7 @@ def _measured(choice: Choice, algorithm: str) -> float | None:
     return None if found.refused else found.measured
 
 
-def _json(
-    lines: Sequence[Line], outcome: Outcome, store: Database, options: Options
-) -> str:
+def _json(lines: Sequence[Line], outcome: Outcome, store: Database, options: Options) -> str:
     context = asdict(Context.of(options.target, options.threads))
     nodes = [{**asdict(line), "speedup": line.speedup} for line in lines]
     wrong = [{"node": node, "algorithm": name} for node, name in outcome.wrong]

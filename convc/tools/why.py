@@ -1,11 +1,11 @@
-"""``convc why``: for each op, every algorithm that was considered, and what spoke for or against."""
+"""``convc why``: for each op, every algorithm that was considered, and what speaks for it."""
 
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
+from math import inf
 
 import ir
 from convc.algorithms import Algorithm
@@ -38,6 +38,7 @@ EXAMPLE = """\
   convc why resnet.ir --sizes N=8 --gradients --accuracy exact"""
 HEADER = ("", "algorithm", "predicted", "conversions", "measured", "workspace", "tolerance",
           "GFLOP/s", "of peak", "remark")  # fmt: skip
+OTHER = "for other ops"
 
 
 @dataclass(frozen=True)
@@ -62,13 +63,17 @@ class Weighed:
         return (
             ">" if self.chosen else "",
             self.algorithm,
-            *("-" if time is None else "0" if time == 0 else seconds(time) for time in times),
+            *("-" if time is None else _time(time) for time in times),
             "-" if self.workspace is None else nbytes(self.workspace),
             "-" if self.tolerance is None else f"{self.tolerance:.0e}",
             "-" if self.rate is None else f"{self.rate / 1e9:.1f}",
             "-" if self.share_of_peak is None else f"{self.share_of_peak:.0%}",
             self.remark,
         )
+
+
+def _time(value: float) -> str:
+    return f"{value:.0f}" if value in (0, inf) else seconds(value)
 
 
 @dataclass(frozen=True)
@@ -87,7 +92,8 @@ class Explained:
         reasons: dict[str, list[str]] = {}
         for each in self.algorithms:
             if not each.applicable:
-                reasons.setdefault(each.remark, []).append(each.algorithm)
+                other = each.remark.startswith("only for ")  # another kind of op
+                reasons.setdefault(OTHER if other else each.remark, []).append(each.algorithm)
         rows = [each.cells() for each in self.algorithms if each.applicable]
         lines = [f"{self.node}: {self.op} {self.type}, {self.flops:,} flops", table(HEADER, rows)]
         lines += [f"   not {', '.join(names)}: {reason}" for reason, names in reasons.items()]
@@ -105,9 +111,9 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     parser.add_argument("node", metavar="NODE", nargs="?", help="only this node")
     arguments.add_sizes(parser, 1)
     parser.add_argument("--gradients", action="store_true",
-                        help="explain the gradients of all float inputs and weights too")  # fmt: skip
+                        help="the gradients of all float inputs and weights too")  # fmt: skip
     parser.add_argument("--accuracy", metavar="HOW", choices=ACCURACIES, default="fast",
-                        help=f"{' or '.join(ACCURACIES)}, as of convc.compile (default: fast)")  # fmt: skip
+                        help="fast or exact, as of convc.compile (default: fast)")  # fmt: skip
     parser.add_argument("--algorithm", metavar="NODE=NAME", action="append", default=[],
                         help="force a choice, as algorithms= of convc.compile; repeat")  # fmt: skip
     parser.add_argument("--measure", action="store_true",
@@ -168,7 +174,7 @@ def _measured(graph: ir.Graph, node: ir.Node | None, options: Options, budget: f
     tuned = graph if node is None else one_node(graph, node)
     outcome = tune(tuned, free, budget, progress, again=True, every=True, store=store)
     left = f", no time left for {', '.join(outcome.left)}" if outcome.left else ""
-    progress.done(f"{outcome.measured} times measured{left}")
+    progress.done(f"{outcome.measured} measurements{left}")
     return store.times(Context.of(options.target, options.threads))
 
 
@@ -186,24 +192,25 @@ def _explained(
     how = (graph, options.target, options.accuracy, forced)
     known = options.times()
     both = {name: {**known.get(name, {}), **fresh.get(name, {})} for name in {*known, *fresh}}
-    workspace = functools.cache(functools.partial(_workspace, graph, options))
+    rooms: dict[tuple[str, str], int | None] = {}
     for choice, other in zip(choices(*how, known), choices(*how, both), strict=True):
         if node is not None and choice.node != node:
             continue
+        name = signature(graph, choice.node)
+        for each in choice.applicable:
+            if (name, each.algorithm.name) not in rooms:
+                rooms[name, each.algorithm.name] = _room(graph, options, choice, each.algorithm)
         types = [graph.types[name] for name in choice.node.inputs]
         flops = choice.node.op.cost(*types).flops
         limit = _limit(choice, options, peak)
-        times = both.get(signature(graph, choice.node), {})
         weighed = tuple(
-            _weighed(choice, replace(c, measured=times.get(c.algorithm.name)), flops, limit,
-                     workspace(choice.node, c.algorithm) if c.reason is None else None)
-            for c in choice.considered
-        )  # fmt: skip
-        best = other.chosen.algorithm.name
+            _weighed(choice, shown, flops, limit, rooms.get((name, shown.algorithm.name)))
+            for shown in other.considered
+        )
+        best = other.chosen.algorithm
         yield Explained(
-            choice.node.name, arguments.op_label(choice.node.op),
-            signature(graph, choice.node).rpartition(" : ")[2], flops, weighed,
-            None if best == choice.chosen.algorithm.name else best,
+            choice.node.name, arguments.op_label(choice.node.op), name.rpartition(" : ")[2],
+            flops, weighed, None if best is choice.chosen.algorithm else best.name,
         )  # fmt: skip
 
 
@@ -223,7 +230,7 @@ def _weighed(
         return Weighed(algorithm.name, False, False, candidate.reason)
     measured = None if candidate.refused else candidate.measured
     time = candidate.seconds if measured is None else measured
-    rate = flops / time if flops and time else None
+    rate = flops / time if flops and 0 < time < inf else None
     return Weighed(
         algorithm.name, True, chosen, _remark(choice, candidate, chosen), candidate.seconds,
         candidate.conversions, measured, workspace, algorithm.tolerance(choice.site), rate,
@@ -237,7 +244,7 @@ def _remark(choice: Choice, candidate: Candidate, chosen: bool) -> str:
         return "forced"
     if candidate.measured == REFUSED:
         return "computed WRONG numbers when measured"
-    if candidate.seconds == float("inf"):
+    if candidate.seconds == inf:
         return "only on request"
     known = any(c.measured is not None for c in choice.applicable)
     if known and candidate.measured is None:
@@ -245,12 +252,11 @@ def _remark(choice: Choice, candidate: Candidate, chosen: bool) -> str:
     return "" if len(choice.applicable) > 1 else "the only one"
 
 
-def _workspace(
-    graph: ir.Graph, options: Options, node: ir.Node, algorithm: Algorithm
-) -> int | None:
-    one = one_node(graph, node)
+def _room(graph: ir.Graph, options: Options, choice: Choice, algorithm: Algorithm) -> int | None:
+    """Bytes of workspace; None where the node is too large to be planned."""
+    one = one_node(graph, choice.node)
     try:
-        program = Lowering(one, {node.name: algorithm}, options.target).program()
+        program = Lowering(one, {choice.node.name: algorithm}, options.target).program()
         return workspace_bytes(plan(program))
     except ir.Error:
         return None

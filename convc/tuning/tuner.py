@@ -115,36 +115,23 @@ class _Tuner:
         """Measure who is missing in ``known``; False where time did not suffice."""
         if self.late():
             return False
-        trial = Trial(self.graph, job.node, self.options)
-        referee = Referee(trial.graph, job.site, trial.inputs)
+        contest = _Contest(job, Trial(self.graph, job.node, self.options))
         calls: dict[str, Call] = {}
         for rival in job.missing(known):
             if self.late():
                 return False
+            name = rival.algorithm.name
             if self.progress is not None:
-                self.progress(f"{job.node.name}: {rival.algorithm.name}", share)
-            self._enter(job, rival.algorithm, trial, referee, known, calls)
+                self.progress(f"{job.node.name}: {name}", share)
+            call = contest.call(rival)
+            found = {wrong: REFUSED for wrong in contest.wrong if known.get(wrong) != REFUSED}
+            if call is not None:
+                calls[name] = call
+                found[name] = measure({name: call}, *QUICK)[name].least
+                self.outcome.measured += 1
+            self._keep(job, known, found)
         self._decide(job, known, calls)
         return True
-
-    def _enter(
-        self, job: Job, algorithm: Algorithm, trial: Trial, referee: Referee,
-        known: dict[str, float], calls: dict[str, Call],
-    ) -> None:  # fmt: skip
-        """Compile, compare and time one algorithm."""
-        name = algorithm.name
-        try:
-            entry = trial.entry(name)
-        except Exception as error:  # whatever is wrong with it, others may be right
-            LOG.warning("%s: %s cannot be measured: %s: %s", job.node.name, name,
-                        type(error).__name__, error)  # fmt: skip
-            return
-        found = dict.fromkeys(referee.wrong(algorithm, entry.results), REFUSED)
-        if name not in found:
-            calls[name] = entry.call
-            found[name] = measure({name: entry.call}, *QUICK)[name].least
-            self.outcome.measured += 1
-        self._keep(job, known, found)
 
     def _decide(self, job: Job, known: dict[str, float], calls: Mapping[str, Call]) -> None:
         """Measure again, in turn, those of about the same speed."""
@@ -161,3 +148,40 @@ class _Tuner:
             self.outcome.wrong.append((job.node.name, name))
             LOG.warning("%s: %s computes wrong numbers and will not be chosen; please report it",
                         job.node.name, name)  # fmt: skip
+
+
+class _Contest:
+    """The contenders of one job, compiled and compared before any is timed."""
+
+    def __init__(self, job: Job, trial: Trial) -> None:
+        self.job, self.trial = job, trial
+        self.referee = Referee(trial.graph, job.site, trial.inputs)
+        self.wrong: set[str] = set()
+        self._calls: dict[str, Call | None] = {}
+
+    def call(self, rival: Candidate) -> Call | None:
+        """A call to time; None where the contender fails or is wrong.
+
+        The first one is compared with another one before, for there may be no third.
+        """
+        self._enter(rival)
+        for other in self.job.rivals:
+            if sum(call is not None for call in self._calls.values()) > 1:
+                break
+            self._enter(other)
+        name = rival.algorithm.name
+        return None if name in self.wrong else self._calls[name]
+
+    def _enter(self, rival: Candidate) -> None:
+        name = rival.algorithm.name
+        if name in self._calls:
+            return
+        self._calls[name] = None
+        try:
+            entry = self.trial.entry(name)
+        except Exception as error:  # whatever is wrong with it, others may be right
+            LOG.warning("%s: %s cannot be measured: %s: %s", self.job.node.name, name,
+                        type(error).__name__, error)  # fmt: skip
+            return
+        self._calls[name] = entry.call
+        self.wrong |= self.referee.wrong(rival.algorithm, entry.results)

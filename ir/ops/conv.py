@@ -25,6 +25,8 @@ from ir.types import Array, TensorType
 if TYPE_CHECKING:
     from ir.builder import Builder
 
+LAYOUTS = {"x": "[N, C, *S]", "w": "[K, C/groups, *k]", "g": "[N, K, *out]"}
+
 
 @dataclass(frozen=True)
 class ConvAttributes(Op):
@@ -52,11 +54,11 @@ class ConvAttributes(Op):
     def check_operands(self, *types: TensorType) -> None:
         """Float operands with a batch, a channel and as many spatial axes as the attributes."""
         require_floats(self, *types)
-        rank = len(self.stride) + 2
+        axes = len(self.stride)
         for name, type in zip(self.operands, types, strict=True):
-            if type.rank != rank:
-                reason = f"stride {self.stride} asks for rank {rank}"
-                raise ShapeError(f"{self.name}: operand {name} is {type}, {reason}")
+            if type.rank != axes + 2:
+                wanted = f"{LAYOUTS[name]}, with as many spatial axes as stride {self.stride}"
+                raise ShapeError(f"{self.name}: {name} is {type}, but must be {wanted}")
 
     def check_groups(self, what: str, channels: Dim) -> None:
         """ShapeError unless the channels split evenly over the groups."""
@@ -124,8 +126,8 @@ class Conv(ConvAttributes):
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (x, w), (g,) = inputs, upstream
         return (
-            b.add(ConvInputGrad(*self.attributes, x.shape[2:]), w, g),
-            b.add(ConvWeightGrad(*self.attributes, w.shape[2:]), g, x),
+            b.apply(ConvInputGrad(*self.attributes, x.shape[2:]), w, g),
+            b.apply(ConvWeightGrad(*self.attributes, w.shape[2:]), g, x),
         )
 
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
@@ -183,8 +185,8 @@ class ConvInputGrad(ConvAttributes):
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (w, g), (e,) = inputs, upstream
         return (
-            b.add(ConvWeightGrad(*self.attributes, w.shape[2:]), g, e),
-            b.add(Conv(*self.attributes), e, w),
+            b.apply(ConvWeightGrad(*self.attributes, w.shape[2:]), g, e),
+            b.apply(Conv(*self.attributes), e, w),
         )
 
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
@@ -242,8 +244,8 @@ class ConvWeightGrad(ConvAttributes):
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (g, x), (d,) = inputs, upstream
         return (
-            b.add(Conv(*self.attributes), x, d),
-            b.add(ConvInputGrad(*self.attributes, x.shape[2:]), d, g),
+            b.apply(Conv(*self.attributes), x, d),
+            b.apply(ConvInputGrad(*self.attributes, x.shape[2:]), d, g),
         )
 
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:

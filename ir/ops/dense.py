@@ -50,13 +50,13 @@ class Dense(Op):
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (x, w), (g,) = inputs, upstream
         if self.transpose_x:
-            dx = b.add(Dense(self.transpose_w, True), w, g)
+            dx = b.apply(Dense(self.transpose_w, True), w, g)
         else:
-            dx = b.add(Dense(False, not self.transpose_w), g, w)
+            dx = b.apply(Dense(False, not self.transpose_w), g, w)
         if self.transpose_w:
-            dw = b.add(Dense(True, self.transpose_x), g, x)
+            dw = b.apply(Dense(True, self.transpose_x), g, x)
         else:
-            dw = b.add(Dense(not self.transpose_x, False), x, g)
+            dw = b.apply(Dense(not self.transpose_x, False), x, g)
         return dx, dw
 
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:

@@ -69,7 +69,7 @@ class Softmax(SoftmaxAttributes):
         return (_softmax(arrays[0], self.axis),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (b.add(SoftmaxGrad(self.axis), outputs[0], upstream[0]),)
+        return (b.apply(SoftmaxGrad(self.axis), outputs[0], upstream[0]),)
 
 
 @dataclass(frozen=True)
@@ -86,15 +86,16 @@ class SoftmaxGrad(SoftmaxAttributes):
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (y, g), (e,) = inputs, upstream
-        mean_g = self._total(b, b.add(Mul(), g, y))
-        mean_e = self._total(b, b.add(Mul(), e, y))
-        first = b.add(Mul(), e, b.add(Sub(), g, mean_g))
-        return b.add(Sub(), first, b.add(Mul(), g, mean_e)), b.add(SoftmaxGrad(self.axis), y, e)
+        mean_g = self._total(b, b.apply(Mul(), g, y))
+        mean_e = self._total(b, b.apply(Mul(), e, y))
+        first = b.apply(Mul(), e, b.apply(Sub(), g, mean_g))
+        dy = b.apply(Sub(), first, b.apply(Mul(), g, mean_e))
+        return dy, b.apply(SoftmaxGrad(self.axis), y, e)
 
     def _total(self, b: Builder, value: Value) -> Value:
         """The sum along the axis, which stays with extent 1."""
         shape = (*value.shape[: self.axis], 1, *value.shape[self.axis + 1 :])
-        return b.add(Reshape(shape), b.add(Sum((self.axis,)), value))
+        return b.apply(Reshape(shape), b.apply(Sum((self.axis,)), value))
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,7 @@ class CrossEntropy(LabelLoss):
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         p, labels = inputs
-        return b.add(CrossEntropyGrad(), p, labels, upstream[0]), None
+        return b.apply(CrossEntropyGrad(), p, labels, upstream[0]), None
 
 
 @dataclass(frozen=True)
@@ -200,7 +201,7 @@ class SoftmaxCrossEntropy(LabelLoss):
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         logits, labels = inputs
-        return b.add(SoftmaxCrossEntropyGrad(), logits, labels, upstream[0]), None
+        return b.apply(SoftmaxCrossEntropyGrad(), logits, labels, upstream[0]), None
 
 
 @dataclass(frozen=True)
@@ -241,9 +242,9 @@ class SquaredLoss(Op):
         return (np.asarray(np.square(a - y).sum()),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        difference = b.add(Sub(), *inputs)
-        da = b.add(Mul(), b.add(Scale(2.0), difference), upstream[0])
-        return da, b.add(Scale(-1.0), da)
+        difference = b.apply(Sub(), *inputs)
+        da = b.apply(Mul(), b.apply(Scale(2.0), difference), upstream[0])
+        return da, b.apply(Scale(-1.0), da)
 
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
         return inputs[0].size * 3

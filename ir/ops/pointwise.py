@@ -11,7 +11,7 @@ from ir.dims import Dim
 from ir.errors import AttributeValueError, ShapeError
 from ir.op import Example, Grads, Op, Values, require_floats
 from ir.ops.shape import Sum, sum_to
-from ir.types import Array, TensorType
+from ir.types import Array, TensorType, described
 
 if TYPE_CHECKING:
     from ir.builder import Builder
@@ -39,7 +39,7 @@ class Bias(Op):
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (g,) = upstream
         rest = tuple(axis for axis in range(g.type.rank) if axis != 1)
-        return g, b.add(Sum(rest), g)
+        return g, b.apply(Sum(rest), g)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
@@ -68,7 +68,7 @@ class Relu(Op):
         return (np.asarray(np.maximum(arrays[0], 0)),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (b.add(ReluGrad(), inputs[0], upstream[0]),)
+        return (b.apply(ReluGrad(), inputs[0], upstream[0]),)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
@@ -95,7 +95,7 @@ class ReluGrad(Op):
         return (np.where(x > 0, g, x.dtype.type(0)),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return None, b.add(ReluGrad(), inputs[0], upstream[0])
+        return None, b.apply(ReluGrad(), inputs[0], upstream[0])
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
@@ -160,7 +160,7 @@ class Sub(Broadcasting):
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (g,) = upstream
         left, right = inputs
-        return sum_to(b, g, left.shape), b.add(Scale(-1.0), sum_to(b, g, right.shape))
+        return sum_to(b, g, left.shape), b.apply(Scale(-1.0), sum_to(b, g, right.shape))
 
 
 @dataclass(frozen=True)
@@ -177,8 +177,8 @@ class Mul(Broadcasting):
         (g,) = upstream
         left, right = inputs
         return (
-            sum_to(b, b.add(Mul(), g, right), left.shape),
-            sum_to(b, b.add(Mul(), g, left), right.shape),
+            sum_to(b, b.apply(Mul(), g, right), left.shape),
+            sum_to(b, b.apply(Mul(), g, left), right.shape),
         )
 
 
@@ -194,7 +194,9 @@ class Scale(Op):
 
     def validate(self) -> None:
         if isinstance(self.factor, bool) or not isinstance(self.factor, int | float):
-            raise AttributeValueError(f"{self.name}: factor = {self.factor!r} must be a number")
+            raise AttributeValueError(
+                f"{self.name}: factor must be a number, not {described(self.factor)}"
+            )
         object.__setattr__(self, "factor", float(self.factor))
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -206,7 +208,7 @@ class Scale(Op):
         return (np.asarray(x * x.dtype.type(self.factor)),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (b.add(self, upstream[0]),)
+        return (b.apply(self, upstream[0]),)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:

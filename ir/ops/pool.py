@@ -50,8 +50,8 @@ class PoolAttributes(Op):
         """The type of the pooled values of x; ShapeError when x cannot be pooled."""
         require_floats(self, *[x] * len(self.operands))
         if x.rank != len(self.window) + 2:
-            wanted = f"a window {self.window} asks for rank {len(self.window) + 2}"
-            raise ShapeError(f"{self.name}: operand is {x}; {wanted}")
+            wanted = f"[N, C, *S], with as many spatial axes as window {self.window}"
+            raise ShapeError(f"{self.name}: x is {x}, but must be {wanted}")
         axes = zip(x.shape[2:], self.window, self.stride, self.pads, strict=True)
         out = [pooled_size(n, k, s, lo, hi, self.edge) for n, k, s, (lo, hi) in axes]
         return x.with_shape(*x.shape[:2], *out)
@@ -110,7 +110,7 @@ class MaxPool(PoolAttributes):
         return (self.first_maximum(x)[0],)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (b.add(MaxPoolGrad(*self.attributes), inputs[0], upstream[0]),)
+        return (b.apply(MaxPoolGrad(*self.attributes), inputs[0], upstream[0]),)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
@@ -140,7 +140,7 @@ class MaxPoolGrad(PoolAttributes):
         return (crop_spatial(padded, reach, x.shape[2:]),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (None, b.add(MaxPoolPick(*self.attributes), inputs[0], upstream[0]))
+        return (None, b.apply(MaxPoolPick(*self.attributes), inputs[0], upstream[0]))
 
     def pooled_operand(
         self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]
@@ -177,7 +177,7 @@ class MaxPoolPick(PoolAttributes):
         return (picked,)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (None, b.add(MaxPoolGrad(*self.attributes), inputs[0], upstream[0]))
+        return (None, b.apply(MaxPoolGrad(*self.attributes), inputs[0], upstream[0]))
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
@@ -208,7 +208,7 @@ class AveragePool(PoolAttributes):
         return (total / _real_cells(self, x.shape[2:], out[2:], x.dtype),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (b.add(AveragePoolGrad(*self.attributes, inputs[0].shape[2:]), upstream[0]),)
+        return (b.apply(AveragePoolGrad(*self.attributes, inputs[0].shape[2:]), upstream[0]),)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
@@ -249,7 +249,7 @@ class AveragePoolGrad(PoolAttributes):
         return (crop_spatial(padded, reach, size),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (b.add(AveragePool(*self.attributes), upstream[0]),)
+        return (b.apply(AveragePool(*self.attributes), upstream[0]),)
 
     def pooled_operand(
         self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]

@@ -24,8 +24,8 @@ def sum_to(b: Builder, value: Value, shape: Sequence[Dim]) -> Value:
     repeated = [extra + axis for axis, (n, m) in enumerate(kept) if n != m]
     axes = (*range(extra), *repeated)
     if axes:
-        value = b.add(Sum(axes), value)
-    return value if value.shape == tuple(shape) else b.add(Reshape(tuple(shape)), value)
+        value = b.apply(Sum(axes), value)
+    return value if value.shape == tuple(shape) else b.apply(Reshape(tuple(shape)), value)
 
 
 @dataclass(frozen=True)
@@ -53,7 +53,7 @@ class Reshape(Op):
         return (x.reshape(TensorType.of(x).with_shape(*self.shape).static_shape),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (b.add(Reshape(inputs[0].shape), upstream[0]),)
+        return (b.apply(Reshape(inputs[0].shape), upstream[0]),)
 
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
         return 0
@@ -96,7 +96,7 @@ class Transpose(Op):
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         inverse = tuple(self.perm.index(axis) for axis in range(len(self.perm)))
-        return (b.add(Transpose(inverse), upstream[0]),)
+        return (b.apply(Transpose(inverse), upstream[0]),)
 
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
         return 0
@@ -144,7 +144,7 @@ class Sum(Op):
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         shape = inputs[0].shape
         kept = tuple(1 if axis in self.axes else n for axis, n in enumerate(shape))
-        return (b.add(Expand(shape), b.add(Reshape(kept), upstream[0])),)
+        return (b.apply(Expand(shape), b.apply(Reshape(kept), upstream[0])),)
 
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
         return inputs[0].size

@@ -14,7 +14,7 @@ import numpy as np
 from ir.dims import Dim
 from ir.errors import AttributeValueError, ShapeError
 from ir.op import Op, require_integer
-from ir.types import Array
+from ir.types import Array, described
 
 Pads: TypeAlias = tuple[tuple[int, int], ...]
 
@@ -57,10 +57,14 @@ def pooled_size(n: Dim, k: int, stride: int, lo: int, hi: int, edge: str) -> Dim
 
 def per_axis(value: int | Sequence[int], axes: int, what: str) -> tuple[int, ...]:
     """One int per axis, from an int for all of them or from a sequence."""
-    values = (value,) * axes if isinstance(value, int) else tuple(value)
+    values: Any = (value,) * axes if _whole(value) else value
+    if not isinstance(values, Sequence | np.ndarray) or not all(map(_whole, values)):
+        hint = "give a whole number, or one per spatial axis"
+        raise AttributeValueError(f"{what} = {_shown(value)}: {hint}")
     if len(values) != axes:
-        raise AttributeValueError(f"{what} = {values} has {len(values)} entries for {axes} axes")
-    return values
+        wrong = f"has {len(values)} entries for {axes} axes"
+        raise AttributeValueError(f"{what} = {_shown(values)} {wrong}")
+    return tuple(values)
 
 
 def named_pads(
@@ -78,11 +82,13 @@ def named_pads(
         return tuple(((k - 1) // 2, k // 2) for k in extents)
     if pad == "full":
         return tuple((k - 1, k - 1) for k in extents)
+    hint = 'use "valid", "same", "full", a whole number or (lo, hi) pairs'
     if isinstance(pad, str):
-        hint = 'use "valid", "same", "full", a number or (lo, hi) pairs'
         raise AttributeValueError(f'pad = "{pad}" is not a mode; {hint}')
-    if isinstance(pad, int):
-        return ((pad, pad),) * len(extents)
+    if _whole(pad):
+        return (_pair(pad),) * len(extents)
+    if not isinstance(pad, Sequence | np.ndarray):
+        raise AttributeValueError(f"pad = {_shown(pad)} is no padding; {hint}")
     return tuple(_pair(p) for p in pad)
 
 
@@ -92,7 +98,8 @@ def require_geometry(op: Op, stride: Any, pads: Any, **others: Any) -> None:
     for name, value in {"stride": stride, "pads": pads, **others}.items():
         if not isinstance(value, tuple) or len(value) != axes:
             hint = f"must be a tuple with one entry for each of the {axes} spatial axes"
-            raise AttributeValueError(f"{op.name}: {name} = {value!r} {hint}")
+            raise AttributeValueError(f"{op.name}: {name} = {_shown(value)} {hint}")
+    for name, value in {**others, "stride": stride, "pads": pads}.items():  # a window, then strides
         for item in value:
             if name != "pads":
                 require_integer(op, name, item, 1)
@@ -134,12 +141,21 @@ def taps(
         yield m, (..., *(slice(a, a + (o - 1) * s + 1, s) for a, o, s in axes))
 
 
-def _pair(pad: int | Sequence[int]) -> tuple[int, int]:
-    if isinstance(pad, int):
-        return pad, pad
-    if len(pad) != 2:
-        raise AttributeValueError(f"pad = {pad} must be one number or a (lo, hi) pair")
-    return pad[0], pad[1]
+def _pair(pad: Any) -> tuple[int, int]:
+    pair = (pad, pad) if _whole(pad) else pad
+    if not isinstance(pair, Sequence | np.ndarray) or len(pair) != 2 or not all(map(_whole, pair)):
+        hint = "must be one whole number or a (lo, hi) pair of them"
+        raise AttributeValueError(f"pad = {_shown(pad)} {hint}")
+    return pair[0], pair[1]
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+
+
+def _shown(value: object) -> str:
+    """A value for a message; of an array, its type and shape."""
+    return described(value) if isinstance(value, np.ndarray) else f"{value!r:.60}"
 
 
 def _overlap(size: Sequence[int], pads: Pads) -> tuple[tuple[Any, ...], tuple[Any, ...]]:

@@ -101,7 +101,7 @@ def test_an_unused_op_without_gradient_does_no_harm():
     b = ir.Builder()
     x, w = (b.input(name, type) for name, type in zip("xw", example.inputs, strict=True))
     z = b.input("z", "f32[2]")
-    b.output("y", b.add(example.op, x, w))
+    b.output("y", b.apply(example.op, x, w))
     b.output("r", b.relu(z))
     ir.vjp(b.build(), ["z"])
     with pytest.raises(ir.GradientError, match="before fusing"):

@@ -23,7 +23,7 @@ def test_names_derive_from_the_op():
 def test_operators_and_the_named_methods():
     b, x = start("f32[2, 3]")
     y = (x + x) * x - 0.5 * x
-    b.output("y", b.plus(y, b.mul(x, b.sub(x, x))))
+    b.output("y", b.add(y, b.mul(x, b.sub(x, x))))
     data = np.arange(6, dtype=np.float32).reshape(2, 3)
     got = ir.interpret(b.build(), {"x": data})["y"]
     assert np.array_equal(got, 2 * data * data - data / 2)

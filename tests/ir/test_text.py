@@ -37,7 +37,7 @@ def test_fused_ops_print_as_attributes():
     example = ir.OP_BY_NAME["fused"].examples()[2]
     b = ir.Builder()
     values = [b.input(f"i{n}", type) for n, type in enumerate(example.inputs)]
-    b.output("y", b.add(example.op, *values))
+    b.output("y", b.apply(example.op, *values))
     text = str(b.build())
     assert "root = conv {stride = (2, 1)," in text
     assert "epilogue = (bias {}, add {}, relu {})" in text

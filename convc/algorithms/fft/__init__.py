@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, ClassVar
 from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.epilogue import Epilogue
-from convc.algorithms.fft import estimate, gradient, products, spectra
+from convc.algorithms.fft import across, estimate, gradient, products, spectra
 from convc.algorithms.fft.frame import Frame
 from convc.algorithms.fft.lengths import LONGEST
 from convc.algorithms.fft.passes import Twiddles
@@ -64,7 +64,7 @@ class Fft:
         return 1e-4 if site.dtype == "f32" else 1e-10
 
     def block(self, site: Site, given: Sequence[int]) -> int:
-        return 1 if isinstance(site.op, ConvWeightGrad) else site.lanes
+        return 1 if isinstance(site.op, ConvWeightGrad) else _tiling(site).result_block
 
     def wishes(self, site: Site) -> tuple[Wish, ...]:
         tiling = _tiling(site)
@@ -73,7 +73,7 @@ class Fft:
             beyond = tuple((0, axis.overhang) for axis in tiling.axes)[-len(site.op.stride) :]
             return Wish((site.lanes,), beyond, exact=False), walked
         main = (walked, AS_PLAIN) if isinstance(site.op, Conv) else (AS_PLAIN, walked)
-        return (*main, *Epilogue(site, site.lanes).wishes())
+        return (*main, *Epilogue(site, tiling.result_block).wishes())
 
     def lower(self, site: Site, into: Lowering) -> None:
         lower = _lower_correlation
@@ -94,13 +94,15 @@ def _table(tiling: Tiling, site: Site, into: Lowering) -> Stored:
 
 def _lower_correlation(site: Site, tiling: Tiling, into: Lowering) -> None:
     walked, operand = (1, 0) if tiling.flip else (0, 1)
-    table, epilogue = _table(tiling, site, into), Epilogue(site, site.lanes)
-    source = into.read(walked) if tiling.depthwise else _image(tiling, table, walked, site, into)
+    table, epilogue = _table(tiling, site, into), Epilogue(site, tiling.result_block)
+    fused = tiling.depthwise or tiling.across
+    source = into.read(walked) if fused else _image(tiling, table, walked, site, into)
     weights, extra = _weights(tiling, table, operand, site, into), epilogue.operands(into)
-    result = into.write(site.lanes)
-    frame = Frame.begin("fft_depthwise" if tiling.depthwise else "fft", tiling, site.dtype)
+    result = into.write(tiling.result_block)
+    name = "depthwise" if tiling.depthwise else "across" if tiling.across else "mixing"
+    frame = Frame.begin(f"fft_{name}", tiling, site.dtype)
     k, block = frame.k, tiling.image_block
-    if tiling.depthwise:
+    if fused:
         x = source.image(k, "x")
     else:
         s = k.read("spectra", site.dtype, spectra.image_shape(tiling, block))
@@ -109,6 +111,8 @@ def _lower_correlation(site: Site, tiling: Tiling, into: Lowering) -> None:
     y = result.image(k, "y", write=True)
     if tiling.depthwise:
         products.depthwise(frame, x, u, y, finish)
+    elif tiling.across:
+        across.correlate(frame, x, u, y, finish)
     else:
         products.mixing(frame, s, u, y, finish, site.target.registers)
     zero_halo(k, y)

@@ -16,14 +16,16 @@ if TYPE_CHECKING:
     from convc.algorithms.fft.tiling import Tiling
 
 TILES = 4  # that share each weight read, where inputs are many
-FEW = 4  # input channels that are not yet many
+FEW = 4  # channels that are not yet many
 GATHER = 0.5  # cycles to read or write one lane elsewhere than its neighbours
 SPILL = 1.3  # slowness of transforms that leave the cache
 
 
 def seconds(tiling: Tiling, item: int, gradient: bool = False, packed: bool = True) -> float:
     """On one thread; ``packed``: the spectra of the weights are at hand."""
-    if tiling.depthwise:
+    if tiling.across:
+        parts = _across(tiling, item)
+    elif tiling.depthwise:
         parts = _depthwise(tiling, item, gradient)
     else:
         parts = _gradient(tiling, item) if gradient else _mixing(tiling, item)
@@ -58,6 +60,17 @@ def _mixing(tiling: Tiling, item: int) -> float:
     weights = groups * blocks * one / rate
     back = _tiles(tiling) * blocks * _back(tiling, item) / CLOCK
     return _image(tiling, item) + max(products, weights) + back
+
+
+def _across(tiling: Tiling, item: int) -> float:
+    shape, (_, across), points = tiling.shape, tiling.grid, prod(tiling.spectrum) / 2
+    vectors = _tiles(tiling) // across * -(-across // tiling.lanes)
+    sums = shape.out * prod(tiling.spectrum) * tiling.lanes * item
+    products = shape.out * max(points * 3, 2 * sums / shape.out / stream_bytes(sums) * CLOCK)
+    whole = shape.inner * (_forth(tiling, item) + products) + shape.out * _back(tiling, item)
+    cells = shape.inner * tiling.axes[0].points * tiling.axes[1].points
+    cells += shape.out * tiling.axes[0].outputs * tiling.axes[1].outputs
+    return (vectors * whole + _tiles(tiling) * cells * GATHER) / CLOCK
 
 
 def _gradient(tiling: Tiling, item: int) -> float:

@@ -13,7 +13,7 @@ from functools import cache
 from itertools import product
 
 from convc.algorithms.convolution import Convolution
-from convc.algorithms.fft.estimate import seconds
+from convc.algorithms.fft.estimate import FEW, seconds
 from convc.algorithms.fft.lengths import cycles, passes, smooth
 from convc.layout import Pads
 
@@ -63,6 +63,7 @@ class Tiling:
     shape: Convolution
     axes: tuple[Axis, Axis]
     lanes: int
+    across: bool = False  # lanes are tiles all the way
 
     @staticmethod
     @cache
@@ -78,7 +79,8 @@ class Tiling:
             axes: Iterable[tuple[Axis, Axis]] = map(_paired, last)
         else:
             axes = product(_candidates(*sizes[0], even=False), last)
-        tilings = [Tiling(shape, each, lanes) for each in axes]
+        few = shape.op.groups == 1 and shape.out <= FEW and len(sizes) > 1 and not gradient
+        tilings = [Tiling(shape, each, lanes, form) for each in axes for form in {False, few}]
         return min(tilings, key=lambda tiling: seconds(tiling, item, gradient))
 
     @property
@@ -123,7 +125,12 @@ class Tiling:
     def image_block(self) -> int:
         """How the walked image is read: in blocks, or plain where tiles fill more lanes."""
         tiles = 0 if self.depthwise else self.grid[1]
-        return 1 if self.shape.inner < min(tiles, self.lanes) else self.lanes
+        few = self.shape.inner < min(tiles, self.lanes)
+        return 1 if self.across or few else self.lanes
+
+    @property
+    def result_block(self) -> int:
+        return 1 if self.across else self.lanes
 
 
 def _paired(axis: Axis) -> tuple[Axis, Axis]:

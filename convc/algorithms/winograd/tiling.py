@@ -11,6 +11,7 @@ from convc.algorithms.geometry import Line
 from convc.algorithms.winograd.toom_cook import Filtering, filtering
 from convc.cost import stream_bytes
 
+FEW_TASKS = 2
 IDENTITY = Filtering(*(((Fraction(1),),),) * 3)
 
 
@@ -130,7 +131,13 @@ class Tiling:
         transformed tiles again, from a slower cache the more there are of them.
         """
         choices = {self._cut(most) for most in (7, 14, 21, 28, 42, 56, 98)}
-        return min(choices, key=lambda sizes: self.fetch_seconds(sizes, itemsize))
+        return min(choices, key=lambda sizes: self._price(sizes, itemsize))
+
+    def _price(self, sizes: tuple[int, ...], itemsize: int) -> float:
+        """Seconds of fetching, dearer where there are too few blocks to share among threads."""
+        blocks = prod(-(-count // size) for count, size in zip(self.tiles, sizes, strict=True))
+        tasks = self.shape.image[0] * blocks * self.interleaved
+        return self.fetch_seconds(sizes, itemsize) * max(1.0, FEW_TASKS / tasks)
 
     def fetch_seconds(self, sizes: tuple[int, ...], itemsize: int) -> float:
         """Seconds of reading weights and tiles, for one image cut into blocks of these sizes."""

@@ -17,8 +17,8 @@ import numpy as np
 from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.convolution import Convolution
 from convc.algorithms.epilogue import Epilogue
-from convc.algorithms.separable_passes import Form, Passes, correlate
-from convc.cost import CLOCK, MEMORY
+from convc.algorithms.separable.passes import Form, Passes, correlate
+from convc.cost import CLOCK, MEMORY, slowness
 from convc.layout import zero_halo
 from ir.loops import KernelBuilder
 from ir.ops import Conv
@@ -187,11 +187,9 @@ def predicted_seconds(passes: Passes, site: Site) -> float:
     cycles = 0.75 * sum(products[:-1]) + last * products[-1]
     overhead = 1 if passes.form == "mixing" else 4
     cycles += overhead * products[-1] / passes.lines[-1].taps
-    if not site.target.fused_multiply_add:
-        cycles *= 2
     batch, *image = site.shape(0)
     moved = batch * (prod(image) + prod(site.result[1:])) * passes.itemsize
-    return max(batch * cycles / CLOCK, moved / MEMORY)
+    return max(batch * cycles * slowness(site.target) / CLOCK, moved / MEMORY)
 
 
 def multiply_adds(passes: Passes, axis: int) -> float:

@@ -18,7 +18,7 @@ class AlgorithmError(Error):
 
 
 class InputError(Error):
-    """Arrays given to a compiled model do not fit it."""
+    """Arguments, arrays or settings that do not fit."""
 
 
 class CapacityError(Error):

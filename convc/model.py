@@ -18,6 +18,7 @@ import ir
 from convc import debug, settings
 from convc.algorithms import Algorithm
 from convc.backend.target import Target, target_named
+from convc.compile_arguments import check_algorithms, check_graph, check_passes, check_threads
 from convc.errors import InputError
 from convc.lowering import Lowering
 from convc.passes import PIPELINE, Pass, optimised
@@ -28,6 +29,7 @@ from convc.tuning import BUDGET
 from convc.tuning.database import measured
 from convc.tuning.records import Context, Row, Times, read_lines, times_of
 from ir.ops.loss import LabelLoss
+from ir.types import described
 
 Array = npt.NDArray[Any]
 LOG = logging.getLogger("convc")
@@ -78,10 +80,13 @@ def compile(
 
     A graph with symbolic extents is compiled when their values are first seen.
 
-    Raises ``AlgorithmError``, ``TargetError``, ``CapacityError``, ``LoadError``, ``ir.Error``.
+    Raises ``InputError``, ``AlgorithmError``, ``TargetError``, ``CapacityError``, ``LoadError``,
+    ``ir.Error``.
     """
-    if threads is not None and threads < 1:
-        raise InputError(f"threads={threads}: give 1 or more, or None for the default")
+    check_graph(graph)
+    check_threads(threads)
+    check_algorithms(algorithms)
+    check_passes(passes)
     budget = _budget(tune)
     if budget and tuning is not None:
         raise InputError("tune= measures into the database, which tuning= does not read; give one")
@@ -157,14 +162,15 @@ class Model:
         self._limit = settings.number("CONVC_SPECIALISATIONS")
         self._static = not graph.symbols
         self._names = tuple(graph.inputs)
-        self._labels = _label_bounds(graph)
         self._fixed = self._specialise({}) if self._static else None
 
     def __call__(self, *arrays: Array) -> Any:
         """The output, or a tuple of them where the graph has several."""
         if len(arrays) != len(self._names):
-            given = f"{len(arrays)} arrays for the inputs {', '.join(self._names) or '(none)'}"
-            raise ir.InputError(f"graph '{self.graph.name}': {given}")
+            listed = ", ".join(f"{name}: {type}" for name, type in self.graph.inputs.items())
+            given = f"{len(arrays)} arrays for the inputs {listed or '(none)'}"
+            hint = "give them in this order, or call model.run({...}) for arrays by name"
+            raise ir.InputError(f"graph '{self.graph.name}': {given}; {hint}")
         results = self._run(arrays)
         return results[0] if len(results) == 1 else results
 
@@ -172,10 +178,17 @@ class Model:
         self, inputs: Mapping[str, Array], outputs: Mapping[str, Array] | None = None
     ) -> dict[str, Array]:
         """Outputs by name. Arrays given in ``outputs`` are written to instead of new ones."""
+        if not isinstance(inputs, Mapping):
+            hint = "give a dict of input names and arrays, or call model(...) with the arrays alone"
+            raise InputError(f"run takes arrays by name, not {described(inputs)}; {hint}")
         if inputs.keys() != self.graph.inputs.keys():
             ir.check_inputs(self.graph, inputs)
         results = self._run(tuple(inputs[name] for name in self._names), outputs)
         return dict(zip(self.graph.outputs, results, strict=True))
+
+    def __repr__(self) -> str:
+        how = f"{self.options.target.name}, threads: {self.options.threads}"
+        return f"<Model of {self.graph!r}, {how}>"
 
     def stages(self, **sizes: int) -> Stages:
         """The stages of compilation, for given values of the symbolic extents."""
@@ -191,9 +204,9 @@ class Model:
         special = self._fixed
         if special is None or not special.accepts(arrays):
             arrays, special = self._checked(arrays)
-        for position, name, classes in self._labels:
-            _check_labels(name, arrays[position], classes)
-        results = special.allocate() if outputs is None else special.given(outputs)
+        for position, name, classes in special.labels:
+            _check_labels(f"input '{name}'", arrays[position], classes)
+        results = special.allocate() if outputs is None else special.given(outputs, arrays)
         special.executable.run(
             [array.__array_interface__["data"][0] for array in arrays],
             [array.__array_interface__["data"][0] for array in results],
@@ -209,7 +222,9 @@ class Model:
     def _specialise(self, env: Mapping[str, int]) -> _Special:
         key = tuple(sorted(env.items()))
         special = self._special.get(key)
-        if special is None:
+        if special is not None:
+            self._special.move_to_end(key)
+        else:
             if env:
                 LOG.info("compiling %s for %s", self.graph.name, dict(env))
             graph = self.graph.bind(env) if env else self.graph
@@ -239,6 +254,7 @@ class _Special:
         types = [graph.types[value] for value in graph.outputs.values()]
         self.outputs = [(t.static_shape, t.dtype.numpy) for t in types]
         self.names = tuple(graph.outputs)
+        self.labels = _label_bounds(graph)
 
     def accepts(self, arrays: Sequence[Array]) -> bool:
         """Whether the arrays can be used as they are; if not, the slow path says why."""
@@ -253,15 +269,20 @@ class _Special:
     def allocate(self) -> tuple[Array, ...]:
         return tuple([np.empty(shape, dtype) for shape, dtype in self.outputs])
 
-    def given(self, outputs: Mapping[str, Array]) -> tuple[Array, ...]:
-        """Output arrays by name, checked; those not given are made."""
+    def given(
+        self, outputs: Mapping[str, Array], inputs: Sequence[Array]
+    ) -> tuple[Array, ...]:
+        """Output arrays by name, checked, also for overlaps; those not given are made."""
         for name in outputs.keys() - set(self.names):
             raise InputError(f"no output {name!r}; outputs: {', '.join(self.names)}")
-        results = []
+        results: list[Array] = []
         for name, (shape, dtype) in zip(self.names, self.outputs, strict=True):
             array = outputs.get(name)
             if array is None:
                 array = np.empty(shape, dtype)
+            if not isinstance(array, np.ndarray):
+                given = type(array).__name__
+                raise InputError(f"output {name!r} must be a numpy array, got {given}")
             flags = array.flags
             fits = array.shape == shape and array.dtype == dtype and flags.c_contiguous
             if not (fits and flags.writeable and flags.aligned):
@@ -269,26 +290,29 @@ class _Special:
                     f"output {name!r} must be a writeable, C-contiguous {dtype}{list(shape)}, "
                     f"got {array.dtype}{list(array.shape)}"
                 )
+            if any(np.may_share_memory(array, other) for other in (*inputs, *results)):
+                raise InputError(f"output {name!r} overlaps an input or another output")
             results.append(array)
         return tuple(results)
 
 
 def _label_bounds(graph: ir.Graph) -> list[tuple[int, str, int]]:
-    """Inputs that hold class labels: position, name, number of classes."""
+    """Inputs of a static graph that hold class labels: position, name, number of classes."""
     names = list(graph.inputs)
     bounds = set()
     for node in graph.nodes:
         if isinstance(node.op, LabelLoss):
-            labels, classes = node.inputs[1], graph.types[node.inputs[0]].shape[1]
-            assert isinstance(classes, int)
+            labels, classes = node.inputs[1], graph.types[node.inputs[0]].static_shape[1]
+            while (moved := graph.producer(labels)) is not None:  # moved about, as no op computes
+                labels = moved.inputs[0]
             if labels in graph.inputs:
                 bounds.add((names.index(labels), labels, classes))
-            elif labels in graph.weights:
-                _check_labels(labels, graph.weights[labels], classes)
+            else:
+                _check_labels(f"weight '{labels}'", graph.weights[labels], classes)
     return sorted(bounds)
 
 
-def _check_labels(name: str, labels: Array, classes: int) -> None:
+def _check_labels(what: str, labels: Array, classes: int) -> None:
     if labels.size and not (labels.min() >= 0 and labels.max() < classes):
         wrong = labels[(labels < 0) | (labels >= classes)].flat[0]
-        raise ir.InputError(f"input '{name}': label {wrong} is not in [0, {classes})")
+        raise ir.InputError(f"{what}: label {wrong} is not in [0, {classes})")

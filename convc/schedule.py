@@ -44,8 +44,8 @@ class Nest:
 
     ``reductions``: boxes of reduction axes, run one after the other into one accumulator that
     starts at ``init`` (0 for a sum, and only for a sum); without any,
-    ``store`` alone is the work. ``update(point, accumulator)``
-    gives the new accumulator, ``store(point, result)`` the element and the value to write.
+    ``store`` alone is the work. ``update(point, accumulator)`` gives the new accumulator,
+    ``store(point, result)`` the element and the value to write.
     ``guards(point)`` gives (index, extent) pairs outside of which the update is skipped.
     ``across`` names a tiled axis along which the results are contiguous, where the vector axis is
     not: the tile is transposed in registers, and ``store`` is asked for vectors along that axis.

@@ -105,4 +105,7 @@ class Algorithm(Protocol):
         """Append the steps that compute the node."""
 
     def tolerance(self, site: Site) -> float:
-        """Largest error, relative to the sum of the magnitudes added, in units of 1 (not ulp)."""
+        """Largest error, relative to the sum of the magnitudes that the result is made of.
+
+        Where an algorithm mixes more inputs than the formula does, those count too: each says so.
+        """

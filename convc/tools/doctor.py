@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -70,7 +70,8 @@ def facts() -> dict[str, Any]:
             "tuning database": str(database()),
         },
         "variables": [
-            {"name": v.name, "value": v.value, "default": v.default, "meaning": v.meaning}
+            {"name": v.name, "value": v.value, "default": v.default, "meaning": v.meaning,
+             "problem": v.problem}
             for v in settings.VARIABLES
         ],
         "self-test": [_self_test(name) for name in available()],
@@ -132,8 +133,15 @@ def _threads() -> Facts:
         "processors of this process (affinity)": settings.affinity(),
         "processors by control group": settings.quota() or "no limit",
         **{name: os.environ.get(name, "not set") for name in names},
-        "threads of a model": settings.default_threads(),
+        "threads of a model": _or_problem(settings.default_threads),
     }
+
+
+def _or_problem(get: Callable[[], int]) -> int | str:
+    try:
+        return get()
+    except ir.Error as error:
+        return f"WRONG: {error}"
 
 
 def _memory() -> Facts:
@@ -177,6 +185,7 @@ def _text(found: Mapping[str, Any]) -> str:
         for v in found["variables"]
     ]
     parts.append(table(("variable", "value", "default", "meaning"), variables))
+    parts += [f"WRONG: {v['problem']}" for v in found["variables"] if v["problem"]]
     parts.append("self-test\n" + (pairs(_verdicts(found["self-test"])) or "  no target runs here"))
     return "\n\n".join(parts)
 

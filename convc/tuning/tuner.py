@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from math import inf, isfinite
 
 import ir
-from convc.algorithms import Algorithm, Site
+from convc.algorithms import Site
 from convc.model import Options, renamed
 from convc.passes import optimised
 from convc.select import Candidate, choices

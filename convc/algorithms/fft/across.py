@@ -18,7 +18,7 @@ from convc.layout import Image
 from convc.schedule import Segment, segments
 from ir.loops import Affine, Buffer
 from ir.loops.builder import call, fma
-from ir.loops.nodes import Expr
+from ir.loops.nodes import Expr, Index
 
 
 def correlate(frame: Frame, x: Image, u: Buffer, y: Image, finish: Step) -> None:
@@ -80,7 +80,8 @@ def _add(
 
         def store(row: Affine, v: Affine, value: Complex) -> None:
             for o in range(outs):
-                a, b = (u[0, f, row, place[1], part, o] for part in (0, 1))
+                block, lane = divmod(o, u.shape[-1])
+                a, b = (u[block, f, row, place[1], part, lane] for part in (0, 1))
                 re, im = (sums[o, f, row, part, v] for part in (0, 1))
                 k.store(re, fma(call("neg", value[1]), b, fma(value[0], a, re)))
                 k.store(im, fma(value[1], a, fma(value[0], b, im)))
@@ -110,17 +111,30 @@ def _deliver(
             k.store(buffer[row, column, v], value)
 
     plane.restore_rows(down.outputs, put)
-    last = range(lanes - 1, lanes) if ends else range(0)
-    widths = {range(lanes - len(last)): across.outputs, last: across.outputs - across.overhang}
-    for part, width in widths.items():
-        for start, count, size in segments(width, tile.frame.tiling.lanes):
-            with ExitStack() as loops:
-                row = loops.enter_context(k.loop("row", down.outputs))
-                loops.enter_context(k.guard(tile.down * down.outputs + row, down.count))
-                lane = loops.enter_context(k.loop("lane", part))
-                chunk = loops.enter_context(k.loop("chunk", count))
-                v = loops.enter_context(k.loop("v", size, "vector"))
-                column = chunk * size + start + v
-                here = replace(tile, across=tile.across + lane)
-                index = (*place, *here.result(row, column), 0)
-                k.store(y[index], finish(buffer[row, column, lane], index))
+    with k.loop("row", down.outputs) as row, k.guard(tile.down * down.outputs + row, down.count):
+        last = range(lanes - 1, lanes) if ends else range(0)
+        rest = across.outputs - across.overhang
+        for part, width in ((range(lanes - len(last)), across.outputs), (last, rest)):
+            for segment in segments(width, tile.frame.tiling.lanes) if part else ():
+                _copy(tile, buffer, y, (*place, row), (part, segment), finish)
+
+
+def _copy(
+    tile: Tile,
+    buffer: Buffer,
+    y: Image,
+    place: tuple[Affine, Affine, Affine],
+    cut: tuple[range, Segment],
+    finish: Step,
+) -> None:
+    """Some columns of a row, of some tiles."""
+    k, (n, o, row), (lanes, (start, count, width)) = tile.frame.k, place, cut
+    with (
+        k.loop("lane", lanes) as lane,
+        k.loop("chunk", count) as chunk,
+        k.loop("v", width, "vector") as v,
+    ):
+        column = chunk * width + start + v
+        here = replace(tile, across=tile.across + lane)
+        index: tuple[Index, ...] = (n, o, *here.result(row, column), 0)
+        k.store(y[index], finish(buffer[row, column, lane], index))

@@ -87,7 +87,9 @@ class _Sums:
                 tile = Tile(self.k, self.lines, x, (n, self.corner[0]), start, size, lanes)
                 columns = self.k.local("columns", dw.dtype, (*size, depth))
                 self._gather(tile, columns)
-                self._add(tile, g, columns, sums)
+                rows = self.k.local("rows", dw.dtype, (self.size[0], size[0], size[1] + lanes))
+                self._upstream(tile, g, rows)
+                self._add(rows, columns, sums)
         self._each(sums, lambda o, r: (dw[self.out + o, self.corner[1] + r], sums[o, r]))
 
     def _each(self, sums: Buffer, body: Callable[[Affine, Affine], tuple[Load, Expr]]) -> None:
@@ -114,17 +116,28 @@ class _Sums:
             nest = Nest(columns.dtype, {**axes, "u": count, "v": width}, copy)
             lower(self.k, nest, Schedule((), (("i", 4),), ("v", width)))
 
-    def _add(self, tile: Tile, g: Image, columns: Buffer, sums: Buffer) -> None:
-        """sums[o, r] += sum over the tile of g[o, pixel] * columns[pixel, r]."""
-        for first, count, width in segments(sums.shape[1], tile.lanes):
+    def _upstream(self, tile: Tile, g: Image, rows: Buffer) -> None:
+        """The upstream gradient of a tile, side by side: far apart, its rows share cache sets."""
+        for first, count, width in tile.spans():
+
+            def copy(p: Point, _: Expr, first: int = first) -> tuple[Load, Expr]:
+                column = p["u"] * tile.lanes + p["v"] + first
+                source = (tile.origin[0], self.out + p["o"], *tile.position(p["q"], column), 0)
+                return rows[p["o"], p["q"], column], g[source]
+
+            axes = {"o": self.size[0], "q": tile.size[0], "u": count, "v": width}
+            lower(self.k, Nest(rows.dtype, axes, copy), Schedule((), (("u", 4),), ("v", width)))
+
+    def _add(self, rows: Buffer, columns: Buffer, sums: Buffer) -> None:
+        """sums[o, r] += sum over the tile of rows[o, pixel] * columns[pixel, r]."""
+        lanes = self.target.lanes(sums.dtype)
+        for first, count, width in segments(sums.shape[1], lanes):
 
             def at(p: Point, first: int = first) -> Affine:
-                return p["u"] * tile.lanes + p["v"] + first
+                return p["u"] * lanes + p["v"] + first
 
             def update(p: Point, acc: Expr, at: Callable[[Point], Affine] = at) -> Expr:
-                pixel = tile.position(p["q"], p["p"])
-                upstream = g[(tile.origin[0], self.out + p["o"], *pixel, 0)]
-                return fma(upstream, columns[p["q"], p["p"], at(p)], acc)
+                return fma(rows[p["o"], p["q"], p["p"]], columns[p["q"], p["p"], at(p)], acc)
 
             def store(
                 p: Point, acc: Expr, at: Callable[[Point], Affine] = at
@@ -133,7 +146,7 @@ class _Sums:
 
             best = register_tile(self.target, (sums.shape[0],), count)
             tiles = (("o", best.pixels[0]), ("u", best.blocks))
-            box = {"q": range(tile.size[0]), "p": range(tile.size[1])}
+            box = {"q": range(rows.shape[1]), "p": range(columns.shape[1])}
             axes = {"u": count, "o": sums.shape[0], "v": width}
             nest = Nest(sums.dtype, axes, store, update, (box,))
             lower(self.k, nest, Schedule((), tiles, ("v", width)))

@@ -80,8 +80,12 @@ class Winograd:
         return sum(predicted_seconds(tiling, site) for tiling in self._tilings(site))
 
     def tolerance(self, site: Site) -> float:
-        """Grows with the points: measured against float64, of the largest output."""
-        factor = {2: 3.0, 4: 20.0, 6: 100.0}[self.outputs]
+        """Of the largest input in a tile times the sum of the magnitudes of the weights.
+
+        The transforms mix the inputs of a tile, so the error of an output depends on all of them,
+        and an infinite or missing number in a tile spreads over it.
+        """
+        factor = {2: 3.0, 4: 20.0}.get(self.outputs, 100.0)
         return factor * (1e-5 if site.dtype == "f32" else 1e-13)
 
     def block(self, site: Site, given: Sequence[int]) -> int:

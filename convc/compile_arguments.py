@@ -1,0 +1,54 @@
+"""What ``convc.compile`` is given, checked before anything is done with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+
+import ir
+from convc.errors import InputError
+from ir.types import described
+
+
+def check_graph(graph: object) -> None:
+    """InputError unless it is an ``ir.Graph``."""
+    if isinstance(graph, ir.Graph):
+        return
+    hint = "make one with ir.Builder or convc.load"
+    if isinstance(graph, ir.Builder):
+        hint = "finish it: builder.build()"
+    elif isinstance(graph, str | os.PathLike):
+        hint = "read it first: convc.load(path)"
+    raise InputError(f"compile takes an ir.Graph, not {described(graph)}; {hint}")
+
+
+def check_threads(threads: object) -> None:
+    """InputError unless it is None or an int of at least 1."""
+    whole = isinstance(threads, int) and not isinstance(threads, bool)
+    if threads is not None and not (whole and threads >= 1):  # type: ignore[operator]
+        hint = "give 1 or more as an int, or None for the default"
+        raise InputError(f"threads={described(threads)}: {hint}")
+
+
+def check_algorithms(algorithms: object) -> None:
+    """InputError unless it is None or maps names to names."""
+    hint = 'give node names with algorithm names, as in {"conv1": "winograd"}'
+    if algorithms is None:
+        return
+    if not isinstance(algorithms, Mapping):
+        raise InputError(f"algorithms={described(algorithms)}: {hint}")
+    for name, algorithm in algorithms.items():
+        if not (isinstance(name, str) and isinstance(algorithm, str)):
+            pair = f"{described(name)}: {described(algorithm)}"
+            raise InputError(f"algorithms has {pair}; {hint}")
+
+
+def check_passes(passes: object) -> None:
+    """InputError unless it is a sequence of what can be called."""
+    if not isinstance(passes, Sequence) or isinstance(passes, str):
+        hint = "give a sequence of functions from graph to graph, as in (*PIPELINE, my_pass)"
+        raise InputError(f"passes={described(passes)}: {hint}")
+    for number, each in enumerate(passes):
+        if not callable(each):
+            hint = "a pass is a function from graph to graph"
+            raise InputError(f"passes[{number}] is {described(each)}; {hint}")

@@ -64,9 +64,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         _drop_output()
         return BROKEN_PIPE
     except KeyboardInterrupt:
+        print(f"{_new_line()}convc: interrupted", file=sys.stderr)
         return INTERRUPTED
     except (ir.Error, OSError, MemoryError) as error:
-        if settings.number("CONVC_DEBUG"):
+        if _debugging():
             traceback.print_exc()
         print(f"convc: error: {_message(error)}", file=sys.stderr)
         return BAD_INPUT
@@ -85,6 +86,18 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     args = parser.parse_args(argv)
     status: int = args.run(args)
     return status
+
+
+def _new_line() -> str:
+    """What ends the line that a terminal shows ``^C`` on."""
+    return "\n" if sys.stderr.isatty() else ""
+
+
+def _debugging() -> bool:
+    try:
+        return settings.number("CONVC_DEBUG") > 0
+    except ir.Error:  # it may be what the error is about
+        return False
 
 
 def _message(error: BaseException) -> str:

@@ -19,7 +19,7 @@ def check_graph(graph: object) -> None:
         hint = "finish it: builder.build()"
     elif isinstance(graph, str | os.PathLike):
         hint = "read it first: convc.load(path)"
-    raise InputError(f"compile takes an ir.Graph, not {described(graph)}; {hint}")
+    raise InputError(f"graph must be an ir.Graph, not {described(graph)}; {hint}")
 
 
 def check_threads(threads: object) -> None:

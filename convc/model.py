@@ -164,8 +164,10 @@ class Model:
         self._names = tuple(graph.inputs)
         self._fixed = self._specialise({}) if self._static else None
 
-    def __call__(self, *arrays: Array) -> Any:
+    def __call__(self, *arrays: Array, **named: Array) -> Any:
         """The output, or a tuple of them where the graph has several."""
+        if named:
+            raise ir.InputError(f"{'=, '.join(named)}=: call model.run({{...}}) for arrays by name")
         if len(arrays) != len(self._names):
             listed = ", ".join(f"{name}: {type}" for name, type in self.graph.inputs.items())
             given = f"{len(arrays)} arrays for the inputs {listed or '(none)'}"

@@ -182,9 +182,9 @@ def _choose(site: Site, considered: Sequence[Candidate]) -> Candidate:
     and measurements cannot be compared."""
     applicable = [c for c in considered if c.reason is None]
     if not applicable:
-        reasons = "; ".join(f"{c.algorithm.name}: {c.reason}" for c in considered)
-        node = f"node {site.name!r} ({site.op.name})"
-        raise AlgorithmError(f"{node}: no algorithm computes it ({reasons})")
+        node = f"node {site.name!r}: no algorithm computes {site.op.name}"
+        hint = "add an algorithm (convc/algorithms), or run it with ir.interpret"
+        raise AlgorithmError(f"{node}({', '.join(map(str, site.inputs))}); {hint}")
     offered = [c for c in applicable if isfinite(c.seconds)] or applicable
     right = [c for c in offered if not c.refused] or offered
     running = [c for c in right if c.measured is not None] or right

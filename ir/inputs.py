@@ -24,7 +24,8 @@ def check_inputs(
     for name in inputs:
         if name not in graph.inputs:
             hint = did_you_mean(name, graph.inputs)
-            raise InputError(f"graph '{graph.name}' has no input '{name}'{hint}")
+            known = f"its inputs: {', '.join(graph.inputs) or 'none'}"
+            raise InputError(f"graph '{graph.name}' has no input '{name}'{hint} ({known})")
     missing = [f"'{name}' ({type})" for name, type in graph.inputs.items() if name not in inputs]
     if missing:
         raise InputError(f"graph '{graph.name}' needs {', '.join(missing)}; pass an array for each")

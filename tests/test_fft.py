@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -188,7 +189,8 @@ GEOMETRIES = {
     "odd sizes, even kernel, remainders": Geometry((2, 3, 10, 13), (5, 3, 4, 3), ((1, 2), (0, 3))),
     "depthwise, batch 3": Geometry((3, 17, 21, 18), (17, 1, 5, 6), ((2, 2), (3, 2)), 17),
     "depthwise, many tiles": Geometry((1, 16, 90, 80), (16, 1, 21, 23), ((10, 10), (11, 11)), 16),
-    "one channel, tiles in lanes": Geometry((2, 1, 70, 120), (3, 1, 7, 7), ((3, 3), (3, 3))),
+    "one channel, tiles in lanes": Geometry((2, 1, 70, 120), (9, 1, 7, 7), ((3, 3), (3, 3))),
+    "few channels, tiles in lanes": Geometry((2, 2, 61, 301), (3, 2, 7, 11), ((3, 3), (5, 4))),
     "many channels": Geometry((3, 20, 11, 9), (33, 20, 5, 5), ((2, 2), (2, 2))),
     "kernel larger than the image": Geometry((1, 2, 5, 4), (3, 2, 11, 9), ((6, 5), (5, 7))),
     "depthwise kernel larger than the image": Geometry((1, 6, 5, 5), (6, 1, 9, 9),
@@ -200,7 +202,8 @@ GEOMETRIES = {
     "single points": Geometry((1, 1, 1, 1), (1, 1, 1, 1), (NO, NO)),
     "columns only": Geometry((1, 2, 9, 1), (3, 2, 3, 1), ((1, 1), NO)),
 }  # fmt: skip
-FEW = ["odd sizes, even kernel, remainders", "depthwise, batch 3", "many channels"]
+FEW = ["odd sizes, even kernel, remainders", "depthwise, batch 3", "many channels",
+       "few channels, tiles in lanes"]  # fmt: skip
 
 
 @pytest.mark.parametrize("direction", "chg")
@@ -220,6 +223,39 @@ def test_double_precision_is_kept(name: str, direction: str) -> None:
 @pytest.mark.parametrize("target", available()[1:])
 def test_results_are_right_on_narrower_targets(name: str, direction: str, target: str) -> None:
     check(GEOMETRIES[name], direction, "f32", target)
+
+
+@pytest.fixture
+def overhanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """Tiles of which the last reach beyond the result on all axes."""
+
+    def awkwardness(tiling: Tiling, *_: object) -> tuple[int, int]:
+        overhangs = [axis.overhang for axis in tiling.axes if axis.taps > 1]
+        return -min(overhangs), tiling.axes[1].points
+
+    Tiling.of.cache_clear()
+    monkeypatch.setattr("convc.algorithms.fft.tiling.seconds", awkwardness)
+    yield
+    Tiling.of.cache_clear()
+
+
+OVERHANGING = {
+    "depthwise": Geometry((2, 17, 40, 53), (17, 1, 6, 5), ((2, 3), (1, 2)), 17),
+    "one channel": Geometry((1, 1, 41, 107), (6, 1, 6, 5), ((2, 3), (1, 2))),
+    "few channels": Geometry((1, 2, 41, 107), (3, 2, 6, 5), ((2, 3), (1, 2))),
+    "channels": Geometry((2, 18, 26, 47), (9, 18, 6, 5), ((2, 3), (1, 2))),
+    "line": Geometry((2, 6, 107), (5, 6, 7), ((2, 3),)),
+}
+
+
+@pytest.mark.usefixtures("overhanging")
+@pytest.mark.parametrize("direction", "chg")
+@pytest.mark.parametrize("name", OVERHANGING)
+def test_results_are_right_where_tiles_overhang(name: str, direction: str) -> None:
+    site = OVERHANGING[name].site(direction)
+    tiling = Tiling.of(Convolution.of(site), site.lanes, 4, direction == "g")
+    assert all(axis.overhang for axis in tiling.axes if axis.taps > 1)
+    check(OVERHANGING[name], direction, "f32")
 
 
 @st.composite

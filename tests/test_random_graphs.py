@@ -100,9 +100,21 @@ class Drawn:
         return self.b.relu(self.b.dense(flat, w))
 
 
-def check(graph: ir.Graph, arrays: dict[str, Array], target: str, exact: bool) -> None:
-    want = ir.interpret(graph, arrays)
-    got = convc.compile(graph, target=target, accuracy="exact").run(arrays)
+@pytest.fixture(autouse=True)
+def shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """All threads are used, however little there is to do."""
+    monkeypatch.setattr("convc.lowering.WORTH_SHARING", -1.0)
+    monkeypatch.setattr("convc.runtime.executable.SMALL", -1.0)
+
+
+def check(graph: ir.Graph, arrays: dict[str, Array], seed: int, exact: bool) -> None:
+    """Targets and numbers of threads take turns."""
+    target, threads = available()[seed % len(available())], 1 + seed % 4
+    model = convc.compile(graph, threads, "exact", target=target)
+    want, got = ir.interpret(graph, arrays), model.run(arrays)
+    for _ in range(5):
+        again = model.run(arrays)
+        assert all(again[name].tobytes() == array.tobytes() for name, array in got.items())
     for name, array in want.items():
         if exact:
             np.testing.assert_array_equal(got[name], array, err_msg=name)
@@ -114,18 +126,17 @@ def check(graph: ir.Graph, arrays: dict[str, Array], target: str, exact: bool) -
 @pytest.mark.parametrize("seed", range(30))
 def test_a_random_graph_means_what_the_interpreter_says(seed: int) -> None:
     drawn = Drawn(seed)
-    graph, target = drawn.graph(), available()[seed % len(available())]
-    check(graph, drawn.arrays, target, exact=True)
+    check(drawn.graph(), drawn.arrays, seed, exact=True)
 
 
 @pytest.mark.parametrize("seed", range(100, 115))
 def test_so_does_its_gradient(seed: int) -> None:
     drawn = Drawn(seed)
-    graph, target = drawn.graph(), available()[seed % len(available())]
+    graph = drawn.graph()
     backward = ir.vjp(graph, [*drawn.arrays, *graph.weights])
     upstream = {
         name: drawn.rng.integers(-2, 3, type.static_shape).astype(np.float64)
         for name, type in backward.inputs.items()
         if name.startswith("grad_")
     }
-    check(backward, drawn.arrays | upstream, target, exact=False)
+    check(backward, drawn.arrays | upstream, seed, exact=False)

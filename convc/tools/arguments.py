@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -49,7 +50,7 @@ def add_inputs(parser: argparse.ArgumentParser, otherwise: str) -> None:
 def add_sizes(parser: argparse.ArgumentParser, default: int) -> None:
     """``--sizes N=4,H=32``."""
     parser.add_argument(
-        "--sizes", metavar="N=4,H=32", type=_sizes, action="append", default=[],
+        "--sizes", metavar="N=4,H=32", type=_sizes, action=_Sizes, default=[],
         help=f"values of symbolic extents (default: {default} each)",
     )  # fmt: skip
 
@@ -72,6 +73,14 @@ def add_threads(parser: argparse.ArgumentParser) -> None:
     )  # fmt: skip
 
 
+def add_output(parser: argparse.ArgumentParser, text: str, default: str | None = None) -> None:
+    """``--output DIR``; needed unless there is a default."""
+    parser.add_argument(
+        "--output", "-o", metavar="DIR", type=Path, default=default, required=default is None,
+        help=text,
+    )  # fmt: skip
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")
@@ -82,6 +91,18 @@ def positive(text: str) -> int:
     if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"{text!r} must be a whole number, 1 or more")
     return int(text)
+
+
+def writable_folder(folder: Path) -> Path:
+    """A folder of ``--output``, made if it lacks. Raises ``InputError`` where files cannot be
+    written into it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=folder):
+            return folder
+    except OSError as error:
+        hint = "give a folder that can be written with --output DIR"
+        raise InputError(f"{folder}: cannot write there: {error.strerror}; {hint}") from error
 
 
 def read_arrays(files: Sequence[tuple[str, str]]) -> dict[str, Array]:
@@ -144,11 +165,27 @@ def _named_file(text: str) -> tuple[str, str]:
     return name, file
 
 
+class _Sizes(argparse.Action):
+    """Collects ``--sizes``; no extent may have two."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any,
+        option_string: str | None = None,
+    ) -> None:  # fmt: skip
+        before = getattr(namespace, self.dest)
+        for name in values:
+            if any(name in each for each in before):
+                raise argparse.ArgumentError(self, f"{name} is given twice")
+        setattr(namespace, self.dest, [*before, values])
+
+
 def _sizes(text: str) -> dict[str, int]:
-    sizes = {}
+    sizes: dict[str, int] = {}
     for part in text.split(","):
         name, _, value = part.strip().partition("=")
         if not (name and value.isdecimal()):
             raise argparse.ArgumentTypeError(f"{part!r} must be NAME=NUMBER, as in N=4")
+        if name in sizes:
+            raise argparse.ArgumentTypeError(f"{name} is given twice: {text}")
         sizes[name] = int(value)
     return sizes

@@ -179,8 +179,11 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
-    if args.seed < 0 or not (args.tolerance is None or args.tolerance >= 0):
-        raise InputError("--seed and --tolerance must not be negative")
+    if args.seed < 0:
+        raise InputError(f"--seed {args.seed} must not be negative")
+    if args.tolerance is not None and not args.tolerance >= 0:
+        what = "a number" if args.tolerance != args.tolerance else "zero or more, not negative"
+        raise InputError(f"--tolerance {args.tolerance} must be {what}")
     given = arguments.read_arrays(args.input)
     graph = convc.load(args.model)
     graph = arguments.bound(graph, [_implied(graph, given), *args.sizes], 2)

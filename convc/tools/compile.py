@@ -17,6 +17,7 @@ from convc.runtime.executable import Executable
 from convc.tools.arguments import (
     Subparsers,
     add_model,
+    add_output,
     add_sizes,
     add_target,
     bound,
@@ -49,8 +50,9 @@ def add_parser(subparsers: Subparsers) -> None:
         "  convc compile lenet.ir --output build\n  cc main.c build/lenet.o -lm -o main",
     )
     add_model(parser)
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder for the two files")
-    parser.add_argument("--name", help="prefix of the symbol and the files (default: the graph's)")
+    add_output(parser, "folder for the two files, made if it lacks")
+    parser.add_argument("--name", metavar="NAME", type=_identifier,
+                        help="prefix of symbol and files (default: the graph's name)")  # fmt: skip
     parser.add_argument("--gradients", action="store_true", help="compile the gradients too")
     add_sizes(parser, 1)
     add_target(parser)
@@ -62,11 +64,19 @@ def run(args: argparse.Namespace) -> int:
     graph = load(args.model)
     if args.gradients:
         graph = with_gradients(graph)
-    written = compile_object(bound(graph, args.sizes, 1), Path(args.output), args.name, args.target)
+    written = compile_object(bound(graph, args.sizes, 1), args.output, args.name, args.target)
     size = written.object_file.stat().st_size
     print(f"{written.object_file}  {size:,} bytes, defines {written.symbol}")
     print(f"{written.header_file}  workspace {written.workspace_bytes:,} bytes")
     return 0
+
+
+def _identifier(text: str) -> str:
+    """An argument that is an identifier of C."""
+    if c_name(text) != text:
+        hint = f"did you mean {c_name(text)}?"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a C identifier; {hint}")
+    return text
 
 
 def with_gradients(graph: ir.Graph) -> ir.Graph:

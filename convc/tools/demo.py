@@ -21,11 +21,13 @@ from convc.backend.target import target_named
 from convc.tools.arguments import (
     Subparsers,
     add_json,
+    add_output,
     add_target,
     add_threads,
     new_parser,
     op_label,
     positive,
+    writable_folder,
 )
 from convc.tools.progress import Progress
 from convc.tools.table import json_text, pairs, table
@@ -71,8 +73,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "no network.",
         "  convc demo --output my-demo",
     )
-    parser.add_argument("--output", metavar="DIR", default="convc-demo",
-                        help="folder for the trained model (default: convc-demo)")  # fmt: skip
+    add_output(parser, "folder for the trained model (default: convc-demo)", "convc-demo")
     parser.add_argument("--epochs", metavar="N", type=positive, default=30,
                         help="passes over the training images (default: 30)")  # fmt: skip
     add_threads(parser)
@@ -83,7 +84,7 @@ def add_parser(subparsers: Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demo and print its result; 0 also where the accuracy disappoints."""
-    result, images = demo(Path(args.output), args.epochs, args.threads, args.target)
+    result, images = demo(args.output, args.epochs, args.threads, args.target)
     if args.json:
         print(json_text(asdict(result)))
     else:
@@ -96,6 +97,7 @@ def demo(
 ) -> tuple[Result, str]:
     """Train, check, save, load, run. Also gives a picture of some images with their answers."""
     begin = time.perf_counter()
+    path = writable_folder(output) / "digits.ir"
     digits, network, progress = load_digits(), lenet(), Progress()
     batch = _batch(digits, np.arange(BATCH))
     progress.update("compiling the training step to native code")
@@ -106,8 +108,6 @@ def demo(
     start = time.perf_counter()
     loss = _train(trainer, digits, epochs, progress)
     trained = time.perf_counter() - start
-    path = output / "digits.ir"
-    output.mkdir(parents=True, exist_ok=True)
     trainer.trained(network).save(path)
     progress.update("checking every gradient against the interpreter")
     errors = deviations(trainer.trained(), batch, threads, target)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 
@@ -28,10 +27,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     )
     arguments.add_model(parser)
     arguments.add_inputs(parser, "every input of the model is needed")
-    parser.add_argument(
-        "--output", "-o", metavar="DIR", required=True, type=Path,
-        help="folder for the outputs, made if it lacks: DIR/<output>.npy",
-    )  # fmt: skip
+    arguments.add_output(parser, "folder for the outputs, made if it lacks: DIR/<output>.npy")
     arguments.add_threads(parser)
     arguments.add_target(parser)
     arguments.add_json(parser)

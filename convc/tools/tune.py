@@ -110,6 +110,8 @@ def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     if args.model is None and args.imported is None and args.export is None:
         raise InputError("give a MODEL to measure, or --import or --export")
+    if args.export is not None and not args.export.parent.is_dir():
+        raise InputError(f"--export {args.export}: there is no folder {args.export.parent}")
     store = database()
     if args.imported is not None:
         store.add(read_lines(args.imported))
@@ -123,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         outcome = tune(graph, options, args.budget, progress, again=args.again, store=store)
     except KeyboardInterrupt:
-        progress.done("interrupted; what has been measured is kept")
+        progress.done("what has been measured is kept")
         raise
     progress.done(f"{outcome.measured} measurements")
     _export(args, store, graph)

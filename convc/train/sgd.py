@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 import ir
+from convc.compile_arguments import check_graph
 from convc.errors import InputError
 from convc.model import Model, compile
+from ir.types import described
 
 Array = npt.NDArray[Any]
 
@@ -21,8 +25,12 @@ def training_step(graph: ir.Graph, loss: str = "loss", momentum: float = 0.9) ->
     For each float weight w with velocity v: v' = momentum * v + dloss/dw, w' = w - rate * v'.
     Inputs: those of ``graph``, ``rate`` [], then w and ``velocity_w`` for each weight. Outputs:
     ``loss``, then ``next_w`` and ``next_velocity_w``. Raises ``ir.GradientError`` where the loss
-    cannot be differentiated, ``InputError`` where it is no scalar output.
+    cannot be differentiated, ``InputError`` where it is no scalar output or ``momentum`` is not in
+    [0, 1).
     """
+    check_graph(graph)
+    if not (_finite(momentum) and 0 <= momentum < 1):
+        raise InputError(f"momentum={described(momentum)} must be a number in [0, 1)")
     if loss not in graph.outputs or graph.types[graph.outputs[loss]].shape != ():
         raise InputError(f"graph '{graph.name}' has no scalar output '{loss}'; "
                          f"its outputs are {', '.join(graph.outputs)}")  # fmt: skip
@@ -41,6 +49,10 @@ def training_step(graph: ir.Graph, loss: str = "loss", momentum: float = 0.9) ->
     built = b.build()
     kept = {name: value for name, value in built.outputs.items() if not name.startswith("grad_")}
     return ir.dead_code(built.replace(outputs=kept))
+
+
+def _finite(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool) and math.isfinite(value)
 
 
 def _seeded(backward: ir.Graph, loss: str) -> ir.Graph:
@@ -79,11 +91,22 @@ class Trainer:
         return np.zeros_like(self.graph.weights[name.removeprefix("velocity_")])
 
     def inputs(self, batch: Mapping[str, Array], rate: float) -> dict[str, Array]:
-        """The inputs of ``step_graph`` for a batch and the current state."""
+        """The inputs of ``step_graph`` for a batch and the current state.
+
+        Raises ``InputError`` for a rate that is no finite number.
+        """
+        if not _finite(rate):
+            raise InputError(f"rate={described(rate)} must be a finite number")
+        if not isinstance(batch, Mapping):
+            hint = "give a dict of the graph's inputs by name"
+            raise InputError(f"a batch is a mapping, not {described(batch)}; {hint}")
         return {**batch, **self._state, "rate": np.asarray(rate, self._dtype)}
 
     def step(self, batch: Mapping[str, Array], rate: float) -> float:
-        """Advance once on a batch (the graph's inputs by name); the loss before the step."""
+        """Advance once on a batch (the graph's inputs by name); the loss before the step.
+
+        Raises ``InputError`` for a rate that is no finite number.
+        """
         given = self.inputs(batch, rate)
         into = {f"next_{name}": array for name, array in self._spare.items()}
         results = self.model.run(given, outputs=into)

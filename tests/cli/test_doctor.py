@@ -66,7 +66,7 @@ def test_doctor_knows_the_extras_of_the_package():
 @pytest.mark.parametrize(
     ("level", "mark"),
     list(
-        enumerate(["", "relu1: direct", "after fuse", "kernel max_pool", "target triple", ".globl"])
+        enumerate(["", "relu1: ", "after fuse", "kernel max_pool", "target triple", ".globl"])
     ),
 )
 def test_debugging_shows_more_at_each_level(level, mark, capsys, monkeypatch):

@@ -4,9 +4,9 @@ The patches of a tile of pixels are copied side by side ("im2col", Chellapilla e
 the task's own memory and multiplied with the weights, so that the matrix of all patches never
 exists. The input gradient does so with the upstream gradient for each residue of the stride.
 
-A task's memory is bounded: ``COLUMNS`` bytes of patches (or those of one channel and one vector
-of pixels, where that is more), and ``OUTS`` rows of ``PIXELS`` results, or ``SUMS`` bytes of
-weight gradients and the patch of one pixel.
+A task's memory is bounded, whatever the layer: ``COLUMNS`` bytes of patches (or those of one
+channel and one vector of pixels, where that is more) and ``PIXELS`` results of ``OUTS`` channels;
+for the weight gradient, as many upstream pixels and ``SUMS`` bytes of sums.
 """
 
 from __future__ import annotations

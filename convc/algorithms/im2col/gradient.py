@@ -25,13 +25,18 @@ from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Load
 
 SUMS = 256 << 10  # bytes of weight gradients that a task accumulates
+OUTS = 256  # output channels of a task, at most
+ALIASED = 1024  # bytes between planes that share cache sets
+
+Pixels = Callable[[Affine, Affine, Affine], Load]
 
 
 def sums_size(shape: Convolution, lanes: int, itemsize: int) -> tuple[int, int]:
     """Output and input channels of a task of the weight gradient."""
     taps = prod(shape.weights[2:])
     channels = min(shape.inner, lanes * max(1, 8 // taps))
-    return even_part(shape.out, max(8, SUMS // (channels * taps * itemsize))), channels
+    room = SUMS // (channels * taps * itemsize)
+    return even_part(shape.out, min(OUTS, max(8, room))), channels
 
 
 def weight_gradient(
@@ -87,9 +92,7 @@ class _Sums:
                 tile = Tile(self.k, self.lines, x, (n, self.corner[0]), start, size, lanes)
                 columns = self.k.local("columns", dw.dtype, (*size, depth))
                 self._gather(tile, columns)
-                rows = self.k.local("rows", dw.dtype, (self.size[0], size[0], size[1] + lanes))
-                self._upstream(tile, g, rows)
-                self._add(rows, columns, sums)
+                self._add(tile, self._upstream(tile, g), columns, sums)
         self._each(sums, lambda o, r: (dw[self.out + o, self.corner[1] + r], sums[o, r]))
 
     def _each(self, sums: Buffer, body: Callable[[Affine, Affine], tuple[Load, Expr]]) -> None:
@@ -116,28 +119,40 @@ class _Sums:
             nest = Nest(columns.dtype, {**axes, "u": count, "v": width}, copy)
             lower(self.k, nest, Schedule((), (("i", 4),), ("v", width)))
 
-    def _upstream(self, tile: Tile, g: Image, rows: Buffer) -> None:
-        """The upstream gradient of a tile, side by side: far apart, its rows share cache sets."""
+    def _upstream(self, tile: Tile, g: Image) -> Pixels:
+        """The upstream gradient at an output channel, row and column of a tile.
+
+        A copy of it, where the planes of the channels lie so that they share cache sets.
+        """
+
+        def given(o: Affine, row: Affine, column: Affine) -> Load:
+            return g[(tile.origin[0], self.out + o, *tile.position(row, column), 0)]
+
+        dtype = g.buffer.dtype
+        if prod(g.buffer.shape[2:]) * ITEM_BYTES[dtype] % ALIASED:
+            return given
+        rows = self.k.local("rows", dtype, (self.size[0], tile.size[0], tile.size[1] + tile.lanes))
         for first, count, width in tile.spans():
 
             def copy(p: Point, _: Expr, first: int = first) -> tuple[Load, Expr]:
                 column = p["u"] * tile.lanes + p["v"] + first
-                source = (tile.origin[0], self.out + p["o"], *tile.position(p["q"], column), 0)
-                return rows[p["o"], p["q"], column], g[source]
+                return rows[p["o"], p["q"], column], given(p["o"], p["q"], column)
 
             axes = {"o": self.size[0], "q": tile.size[0], "u": count, "v": width}
-            lower(self.k, Nest(rows.dtype, axes, copy), Schedule((), (("u", 4),), ("v", width)))
+            lower(self.k, Nest(dtype, axes, copy), Schedule((), (("u", 4),), ("v", width)))
+        return lambda o, row, column: rows[o, row, column]
 
-    def _add(self, rows: Buffer, columns: Buffer, sums: Buffer) -> None:
-        """sums[o, r] += sum over the tile of rows[o, pixel] * columns[pixel, r]."""
-        lanes = self.target.lanes(sums.dtype)
+    def _add(self, tile: Tile, upstream: Pixels, columns: Buffer, sums: Buffer) -> None:
+        """sums[o, r] += sum over the tile of upstream[o, pixel] * columns[pixel, r]."""
+        lanes = tile.lanes
         for first, count, width in segments(sums.shape[1], lanes):
 
             def at(p: Point, first: int = first) -> Affine:
                 return p["u"] * lanes + p["v"] + first
 
             def update(p: Point, acc: Expr, at: Callable[[Point], Affine] = at) -> Expr:
-                return fma(rows[p["o"], p["q"], p["p"]], columns[p["q"], p["p"], at(p)], acc)
+                pixel = p["q"], p["p"]
+                return fma(upstream(p["o"], *pixel), columns[(*pixel, at(p))], acc)
 
             def store(
                 p: Point, acc: Expr, at: Callable[[Point], Affine] = at
@@ -146,7 +161,7 @@ class _Sums:
 
             best = register_tile(self.target, (sums.shape[0],), count)
             tiles = (("o", best.pixels[0]), ("u", best.blocks))
-            box = {"q": range(rows.shape[1]), "p": range(columns.shape[1])}
+            box = {"q": range(tile.size[0]), "p": range(tile.size[1])}
             axes = {"u": count, "o": sums.shape[0], "v": width}
             nest = Nest(sums.dtype, axes, store, update, (box,))
             lower(self.k, nest, Schedule((), tiles, ("v", width)))

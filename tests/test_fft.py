@@ -229,9 +229,9 @@ def test_results_are_right_on_narrower_targets(name: str, direction: str, target
 def overhanging(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Tiles of which the last reach beyond the result on all axes."""
 
-    def awkwardness(tiling: Tiling, *_: object) -> tuple[int, int]:
+    def awkwardness(tiling: Tiling, *_: object) -> tuple[int, bool, int]:
         overhangs = [axis.overhang for axis in tiling.axes if axis.taps > 1]
-        return -min(overhangs), tiling.axes[1].points
+        return -min(overhangs), not tiling.across, tiling.axes[1].points
 
     Tiling.of.cache_clear()
     monkeypatch.setattr("convc.algorithms.fft.tiling.seconds", awkwardness)

@@ -322,7 +322,7 @@ def test_small_work_stays_on_one_thread(graph: ir.Graph) -> None:
     [
         ({"CONVC_NUM_THREADS": "3", "OMP_NUM_THREADS": "5"}, 3),
         ({"OMP_NUM_THREADS": "5"}, 5),
-        ({"CONVC_NUM_THREADS": "0", "OMP_NUM_THREADS": "none"}, None),
+        ({"CONVC_NUM_THREADS": "", "OMP_NUM_THREADS": "none"}, None),
     ],
 )
 def test_the_environment_sets_the_default_of_threads(
@@ -332,9 +332,17 @@ def test_the_environment_sets_the_default_of_threads(
         monkeypatch.delenv(name, raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name, value)
-    most = settings.affinity()
-    assert 1 <= settings.default_threads() <= most if threads is None else True
-    assert threads is None or settings.default_threads() == threads
+    default = settings.default_threads()
+    assert default == threads or (threads is None and 1 <= default <= settings.affinity())
+
+
+@pytest.mark.parametrize("wrong", ["0", "-1", "two", "1.5"])
+def test_a_wrong_number_of_threads_in_the_environment_is_refused(
+    wrong: str, graph: ir.Graph, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CONVC_NUM_THREADS", wrong)
+    with pytest.raises(convc.InputError, match="CONVC_NUM_THREADS"):
+        convc.compile(graph.bind({"N": 1}))
 
 
 # ---------------------------------------------------------------- processes

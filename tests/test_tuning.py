@@ -24,7 +24,6 @@ from convc.algorithms import Direct, Winograd
 from convc.backend.target import target_named
 from convc.errors import InputError, LoadError
 from convc.select import choices, select
-from convc.tools.timing import Timing
 from convc.tuning import tuner
 from convc.tuning.database import FILE, Database, database, measured
 from convc.tuning.records import REFUSED, Context, read_lines, rows, signature, to_lines
@@ -76,9 +75,9 @@ def instant(monkeypatch):
     few = (Direct(), Direct("plain"), Direct("rows"), Winograd(2))
     monkeypatch.setattr(selection, "algorithms", lambda: few)
 
-    def measure(contenders, rounds, block):
+    def measure(contenders, others, rounds, seconds):
         calls.append(tuple(contenders))
-        return {name: Timing(times.get(name, 1e-3), 1.0) for name in contenders}
+        return {name: times.get(name, 1e-3) for name in contenders}
 
     monkeypatch.setattr(tuner, "measure", measure)
     return times, calls

@@ -75,7 +75,7 @@ def target_named(name: str | None = None) -> Target:
     """
     from llvmlite import binding
 
-    name = name or os.environ.get("CONVC_TARGET")
+    given, name = name, name or os.environ.get("CONVC_TARGET")
     if name is None:
         runnable = available()
         if not runnable:
@@ -84,7 +84,8 @@ def target_named(name: str | None = None) -> Target:
             )
         name = runnable[0]
     if name not in TARGETS:
-        raise TargetError(f"unknown target {name!r}; one of {', '.join(TARGETS)}")
+        source = "" if given else " in CONVC_TARGET"
+        raise TargetError(f"unknown target {name!r}{source}; one of {', '.join(TARGETS)}")
     if name in available():  # the process's own triple: its object format and calling convention
         return replace(TARGETS[name], triple=binding.get_process_triple())
     return TARGETS[name]

@@ -171,8 +171,8 @@ def _measured(graph: ir.Graph, node: ir.Node | None, options: Options, budget: f
     store = Database(None)
     progress = Progress()
     free = replace(options, algorithms=(), passes=())
-    tuned = graph if node is None else one_node(graph, node)
-    outcome = tune(tuned, free, budget, progress, again=True, every=True, store=store)
+    only = "*" if node is None else node.name
+    outcome = tune(graph, free, budget, progress, again=True, only=only, store=store)
     left = f", no time left for {', '.join(outcome.left)}" if outcome.left else ""
     progress.done(f"{outcome.measured} measurements{left}")
     return store.times(Context.of(options.target, options.threads))

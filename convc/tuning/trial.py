@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
@@ -35,22 +35,23 @@ class Trial:
         forced = ((self.node.name, algorithm),)
         model = Model(self.graph, replace(self.options, algorithms=forced))
         results = model.run(self.inputs)
-        return Entry(results, self._call(model.executable().plan))
-
-    def _call(self, plan: Plan) -> Callable[[], None]:
-        """A run of the node's own steps, with all threads."""
-        executable = Executable(alone(plan, self.inputs), self.options.target, self.options.threads)
-        kept = executable.allocate()
-        addresses = [array.ctypes.data for array in kept]
-        return functools.partial(_run, executable, addresses, kept)
+        plan = model.executable().plan
+        mine = alone(plan, self.inputs)
+        executable = Executable(mine, self.options.target, self.options.threads)
+        outputs = executable.allocate()
+        addresses = [array.ctypes.data for array in outputs]
+        call = functools.partial(_run, executable, addresses, outputs)
+        operands = mine.constants.keys() - plan.constants.keys()
+        return Entry(results, call, [executable.constant(n).view(np.int64) for n in operands])
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What an algorithm computed, and a call that runs it again."""
+    """What an algorithm computed, a call that runs it again, and the operands it reads then."""
 
     results: Mapping[str, Array]
     call: Callable[[], None]
+    operands: Sequence[Array]
 
 
 def _run(executable: Executable, outputs: list[int], kept: object) -> None:
@@ -60,7 +61,7 @@ def _run(executable: Executable, outputs: list[int], kept: object) -> None:
 def alone(plan: Plan, inputs: Mapping[str, Array]) -> Plan:
     """The plan of a graph of one node without what brings values to the node and from it.
 
-    Operands are constants here, and lie as the node reads them; so they are converted once.
+    Operands are constants here, those after the plan's own, and lie as the node reads them.
     """
     program = plan.program
     data = {program.inputs[name]: array for name, array in inputs.items()}

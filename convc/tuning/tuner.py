@@ -14,18 +14,18 @@ from convc.model import Options, renamed
 from convc.passes import optimised
 from convc.select import Candidate, choices
 from convc.tools.progress import Event
-from convc.tools.timing import Call, measure
 from convc.tuning import BUDGET
 from convc.tuning.database import Database, database
 from convc.tuning.records import REFUSED, Context, signature
 from convc.tuning.referee import Referee
-from convc.tuning.trial import Trial
+from convc.tuning.stopwatch import elsewhere, measure
+from convc.tuning.trial import Entry, Trial
 
 LOG = logging.getLogger("convc")
 HOPELESS = 5.0  # times the best measured: who is predicted to take longer is not measured
 CLOSE = 1.5  # times the best measured: who is within is measured again, in turn with the best
-QUICK = 2, 0.01  # rounds, and seconds of calls in each, of a first measurement
-CAREFUL = 5, 0.02  # and of a second one
+QUICK = 4, 0.02  # rounds, and seconds if that is longer, of a first measurement
+CAREFUL = 12, 0.1  # and of a second one
 Clock = Callable[[], float]
 
 
@@ -62,21 +62,21 @@ class Outcome:
 
 def tune(
     graph: ir.Graph, options: Options, budget_seconds: float = BUDGET,
-    progress: Event | None = None, *, again: bool = False, every: bool = False,
+    progress: Event | None = None, *, again: bool = False, only: str | None = None,
     store: Database | None = None, clock: Clock = time.monotonic,
 ) -> Outcome:  # fmt: skip
     """Measure the algorithms of every op of a static graph that leaves a choice.
 
-    What the database ``store`` knows already is not measured, unless ``again`` is set; ``every``
-    includes ops with one algorithm. Each time is kept as soon as it is taken, so an interrupt
-    loses none. Past the budget nothing new is begun.
+    What the database ``store`` knows already is not measured, unless ``again`` is set. ``only``
+    names one node to measure, or "*" for all, choice or not. Each time is kept as soon as it is
+    taken, so an interrupt loses none. Past the budget nothing new is begun.
     """
     store = store or database()
     improved = optimised(graph, options.passes)
     deadline = clock() + budget_seconds
     tuner = _Tuner(improved, options, store, progress, lambda: clock() >= deadline)
     known = {} if again else store.times(tuner.context)
-    todo = jobs(improved, options, renamed(dict(options.algorithms), graph, improved), every)
+    todo = jobs(improved, options, renamed(dict(options.algorithms), graph, improved), only)
     for number, job in enumerate(todo):
         times = dict(known.get(job.signature, {}))
         if any(job.missing(times)) and not tuner.finish(job, times, number / len(todo)):
@@ -85,14 +85,15 @@ def tune(
 
 
 def jobs(
-    graph: ir.Graph, options: Options, forced: Mapping[str, str], every: bool = False
+    graph: ir.Graph, options: Options, forced: Mapping[str, str], only: str | None = None
 ) -> list[Job]:
     """One for each distinct op of an optimised graph, the longest first."""
     found: dict[str, Job] = {}
     for choice in choices(graph, options.target, options.accuracy, forced):
         name = signature(graph, choice.node)
         rivals = [c for c in choice.applicable if isfinite(c.seconds)]
-        if len(rivals) > (0 if every else 1) and not choice.forced and name not in found:
+        wanted = len(rivals) > 1 if only is None else only in ("*", choice.node.name)
+        if wanted and rivals and not choice.forced and name not in found:
             first = choice.chosen.algorithm.name
             rivals.sort(key=lambda c: (c.algorithm.name != first, c.seconds))
             found[name] = Job(name, choice.node, choice.site, tuple(rivals))
@@ -116,30 +117,26 @@ class _Tuner:
         if self.late():
             return False
         contest = _Contest(job, Trial(self.graph, job.node, self.options))
-        calls: dict[str, Call] = {}
+        others = elsewhere(self.graph, job.node)
+        entries: dict[str, Entry] = {}
         for rival in job.missing(known):
             if self.late():
                 return False
             name = rival.algorithm.name
             if self.progress is not None:
                 self.progress(f"{job.node.name}: {name}", share)
-            call = contest.call(rival)
+            entry = contest.entry(rival)
             found = {wrong: REFUSED for wrong in contest.wrong if known.get(wrong) != REFUSED}
-            if call is not None:
-                calls[name] = call
-                found[name] = measure({name: call}, *QUICK)[name].least
+            if entry is not None:
+                entries[name] = entry
+                found |= measure({name: entry}, others, *QUICK)
                 self.outcome.measured += 1
             self._keep(job, known, found)
-        self._decide(job, known, calls)
+        limit = CLOSE * min(known.values(), default=inf)
+        close = {n: entry for n, entry in entries.items() if known[n] <= limit < inf}
+        if len(close) > 1 and not self.late():  # once more, in turn
+            self._keep(job, known, measure(close, others, *CAREFUL))
         return True
-
-    def _decide(self, job: Job, known: dict[str, float], calls: Mapping[str, Call]) -> None:
-        """Measure again, in turn, those of about the same speed."""
-        best = min(known.values(), default=inf)
-        close = {n: c for n, c in calls.items() if isfinite(known[n]) and known[n] <= CLOSE * best}
-        if len(close) > 1 and not self.late():
-            times = measure(close, *CAREFUL)
-            self._keep(job, known, {name: timing.least for name, timing in times.items()})
 
     def _keep(self, job: Job, known: dict[str, float], found: Mapping[str, float]) -> None:
         known.update(found)
@@ -157,31 +154,31 @@ class _Contest:
         self.job, self.trial = job, trial
         self.referee = Referee(trial.graph, job.site, trial.inputs)
         self.wrong: set[str] = set()
-        self._calls: dict[str, Call | None] = {}
+        self._entries: dict[str, Entry | None] = {}
 
-    def call(self, rival: Candidate) -> Call | None:
-        """A call to time; None where the contender fails or is wrong.
+    def entry(self, rival: Candidate) -> Entry | None:
+        """What to time; None where the contender fails or is wrong.
 
         The first one is compared with another one before, for there may be no third.
         """
         self._enter(rival)
         for other in self.job.rivals:
-            if sum(call is not None for call in self._calls.values()) > 1:
+            if sum(entry is not None for entry in self._entries.values()) > 1:
                 break
             self._enter(other)
         name = rival.algorithm.name
-        return None if name in self.wrong else self._calls[name]
+        return None if name in self.wrong else self._entries[name]
 
     def _enter(self, rival: Candidate) -> None:
         name = rival.algorithm.name
-        if name in self._calls:
+        if name in self._entries:
             return
-        self._calls[name] = None
+        self._entries[name] = None
         try:
             entry = self.trial.entry(name)
         except Exception as error:  # whatever is wrong with it, others may be right
             LOG.warning("%s: %s cannot be measured: %s: %s", self.job.node.name, name,
                         type(error).__name__, error)  # fmt: skip
             return
-        self._calls[name] = entry.call
+        self._entries[name] = entry
         self.wrong |= self.referee.wrong(rival.algorithm, entry.results)

@@ -73,6 +73,7 @@ def test_check_holds_everything_to_a_given_tolerance(model, capsys):
     assert status("check", model, "--tolerance", "1e-3", "--no-gradients") == 0
     assert status("check", model, "--tolerance", "0", "--no-gradients") == 1
     assert "negative" in refused(capsys, "check", model, "--tolerance", "-1")
+    assert "must be a number" in refused(capsys, "check", model, "--tolerance", "nan")
 
 
 def test_check_says_why_it_checks_no_gradients(tmp_path, capsys):

@@ -11,6 +11,7 @@ import pytest
 import convc
 import ir
 from convc import cli
+from convc.tools import demo
 from tests.cli.commands import refused, status
 
 ROOT = Path(__file__).parents[2]
@@ -57,6 +58,9 @@ def test_python_m_convc_is_the_same_command():
         ["check", "m.ir", "--seed", "-1"],
         ["check", "m.ir", "--target", "abacus"],
         ["check", "m.ir", "--sizes", "N=-1"],
+        ["check", "m.ir", "--sizes", "N=1,N=2"],
+        ["check", "m.ir", "--sizes", "N=1", "--sizes", "H=2,N=1"],
+        ["compile", "m.ir"],
     ],
     ids=" ".join,
 )
@@ -64,12 +68,13 @@ def test_wrong_arguments_are_refused_in_two_lines(argv, capsys):
     refused(capsys, *argv)
 
 
-def test_an_interrupt_ends_with_130(model, monkeypatch):
+def test_an_interrupt_ends_with_130_and_one_word(model, capsys, monkeypatch):
     def interrupt(path):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(convc, "load", interrupt)
     assert status("show", model) == 130
+    assert capsys.readouterr().err == "convc: interrupted\n"
 
 
 def test_a_reader_that_goes_away_is_no_error(model):
@@ -133,3 +138,54 @@ def test_a_traceback_is_shown_on_demand(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("CONVC_DEBUG", "1")
     assert status("show", tmp_path / "none.ir") == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_an_error_is_told_with_a_wrong_setting_too(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("CONVC_DEBUG", "loud")
+    assert "no such file" in refused(capsys, "show", tmp_path / "none.ir")
+
+
+def test_a_wrong_setting_is_named(model, capsys, monkeypatch):
+    monkeypatch.setenv("CONVC_DEBUG", "loud")
+    said = refused(capsys, "show", model, "--at", "plan")
+    assert "CONVC_DEBUG='loud' must be a whole number from 0 to 5" in said
+
+
+def test_an_extent_has_one_size(capsys):
+    assert "N is given twice" in refused(capsys, "show", "m.ir", "--sizes", "N=1,N=2")
+    assert "N is given twice" in refused(capsys, "show", "m.ir", "--sizes", "N=1", "--sizes", "N=1")
+
+
+# ---------------------------------------------------------------- compile, demo
+
+
+def test_compile_writes_into_a_folder(model, tmp_path, capsys):
+    argv = ["compile", model, "-o", tmp_path / "build", "--name", "tiny"]
+    assert status(*argv, "--sizes", "N=2") == 0
+    assert "defines tiny_run" in capsys.readouterr().out
+    assert {file.name for file in (tmp_path / "build").iterdir()} == {"tiny.o", "tiny.h"}
+
+
+@pytest.mark.parametrize(("name", "better"), [("my-net", "my_net"), ("1", "v1"), ("int", "int_")])
+def test_a_name_is_an_identifier_of_c(name, better, model, tmp_path, capsys):
+    said = refused(capsys, "compile", model, "-o", tmp_path / "out", "--name", name)
+    assert f"did you mean {better}?" in said
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_demo_looks_at_its_folder_before_it_trains(tmp_path, capsys, monkeypatch):
+    def train(*args, **more):
+        raise AssertionError("trained first")
+
+    monkeypatch.setattr(demo, "Trainer", train)
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", "/proc/none"):
+        said = refused(capsys, "demo", "-o", place)
+        assert f"{place}: cannot write there" in said
+        assert "--output DIR" in said
+
+
+def test_the_demo_ends_well(tmp_path, capsys):
+    assert status("demo", "-o", tmp_path / "here", "--epochs", 1, "--threads", 1) == 0
+    assert str(tmp_path / "here" / "digits.ir") in capsys.readouterr().out
+    assert ir.load(tmp_path / "here" / "digits.ir").name == "lenet"

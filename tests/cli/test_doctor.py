@@ -43,6 +43,11 @@ def test_doctor_reports_what_is_wrong(capsys, monkeypatch):
         assert status("doctor") == 1
         assert "unknown target 'abacus'" in capsys.readouterr().out
 
+    with monkeypatch.context() as patch:
+        patch.setenv("CONVC_NUM_THREADS", "many")
+        assert status("doctor") == 1
+        assert "WRONG: CONVC_NUM_THREADS='many' must be" in capsys.readouterr().out
+
     def fail(*args, **more):
         raise RuntimeError("no code today")
 
@@ -65,9 +70,7 @@ def test_doctor_knows_the_extras_of_the_package():
 
 @pytest.mark.parametrize(
     ("level", "mark"),
-    list(
-        enumerate(["", "relu1: ", "after fuse", "kernel max_pool", "target triple", ".globl"])
-    ),
+    list(enumerate(["", "relu1: ", "after fuse", "kernel max_pool", "target triple", ".globl"])),
 )
 def test_debugging_shows_more_at_each_level(level, mark, capsys, monkeypatch):
     monkeypatch.setenv("CONVC_DEBUG", str(level))

@@ -63,7 +63,8 @@ def test_run_refuses_inputs_that_do_not_fit(model, arrays, tmp_path, capsys):
         return refused(capsys, "run", model, *argv, *out)
 
     assert "'labels' (i64[N])" in refusal(x)
-    assert "no input 'y'" in refusal(x, labels, f"--input=y={tmp_path / 'x.npy'}")
+    extra = refusal(x, labels, f"--input=y={tmp_path / 'x.npy'}")
+    assert "no input 'y' (its inputs: x, labels)" in extra
     assert "given twice" in refusal(x, x, labels)
     assert "(3, 1, 8)" in refusal(given(inputs["x"][..., 0]), labels)
     assert "axis 2 must be 8" in refusal(given(inputs["x"][:, :, :7]), labels)

@@ -9,7 +9,6 @@ import convc
 from convc import select as selection
 from convc.algorithms import Direct
 from convc.backend.target import available, target_named
-from convc.tools.timing import Timing
 from convc.tuning import tuner
 from convc.tuning.database import database
 from tests.cli.commands import network, refused, status
@@ -23,8 +22,8 @@ def times(monkeypatch):
     monkeypatch.setattr(selection, "algorithms", lambda: few)
     given = {"direct": 1e-3, "direct_plain": 5e-4}
 
-    def measure(contenders, rounds, block):
-        return {name: Timing(given.get(name, 1e-3), 1.0) for name in contenders}
+    def measure(contenders, others, rounds, seconds):
+        return {name: given.get(name, 1e-3) for name in contenders}
 
     monkeypatch.setattr(tuner, "measure", measure)
     return given

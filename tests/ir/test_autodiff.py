@@ -106,3 +106,24 @@ def test_an_unused_op_without_gradient_does_no_harm():
     ir.vjp(b.build(), ["z"])
     with pytest.raises(ir.GradientError, match="before fusing"):
         ir.vjp(b.build(), ["x"])
+
+
+def test_all_float_inputs_and_weights_are_the_default():
+    assert ir.vjp(simple_cnn()) == ir.vjp(simple_cnn(), ["x", "y", "w1", "w2"])
+    b = ir.Builder()
+    p, labels = b.input("p", "f32[N, 3]"), b.input("labels", "i64[N]")
+    b.output("f", b.cross_entropy(p, labels))
+    assert list(ir.vjp(b.build()).outputs) == ["f", "grad_p"]
+
+
+def test_a_taken_name_comes_with_a_way_to_differentiate_twice():
+    once = ir.vjp(simple_cnn(), ["w1"])
+    with pytest.raises(ir.GraphError, match=r"'grad_a' is a value .* graph.replace\(outputs="):
+        ir.vjp(once, ["w2"])
+    b = ir.Builder()
+    x = b.input("x", "f32[2]")
+    b.output("grad_x", b.relu(x))
+    with pytest.raises(ir.GraphError, match=r"'grad_x' is an output .* graph.replace\(outputs="):
+        ir.vjp(b.build())
+    with pytest.raises(ir.GradientError, match=r"write \['w1'\]"):
+        ir.vjp(simple_cnn(), "w1")

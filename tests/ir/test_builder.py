@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import ir
-from ir.ops import AveragePool, Conv, Reshape
+from ir.ops import AveragePool, Conv, Relu, Reshape
 
 
 def start(type="f32[N, 3, 8, 9]"):
@@ -96,3 +96,91 @@ def test_a_builder_can_continue_a_graph():
     assert list(more.build().outputs) == ["y", "z"]
     with pytest.raises(ir.GraphError, match="did you mean 'relu'"):
         more.value("rleu")
+
+
+def test_apply_takes_an_op_first():
+    b, x = start()
+    assert b.apply(Relu(), x, name="act").name == "act"
+    with pytest.raises(ir.GraphError, match=r"for a sum, write b.add\(x, y\)"):
+        b.apply(x, x)
+    with pytest.raises(ir.GraphError, match=r"make one: Relu\("):
+        b.apply(Relu, x)
+
+
+ARRAY = np.arange(12, dtype=np.float32).reshape(3, 4)
+GEOMETRY = {
+    "half a cell of padding": (lambda b, x, w: b.conv(x, w, pad=1.5), "pad = 1.5.*whole number"),
+    "no padding": (lambda b, x, w: b.conv(x, w, pad=None), 'pad = None.*"same"'),
+    "half a pair": (lambda b, x, w: b.conv(x, w, pad=[(1, 0.5), 0]), r"pad = \(1, 0.5\) must be"),
+    "half a stride": (lambda b, x, w: b.conv(x, w, stride=1.5), "stride = 1.5: give a whole"),
+    "no stride": (lambda b, x, w: b.conv(x, w, stride=None), "stride = None"),
+    "a stride of truth": (lambda b, x, w: b.conv(x, w, stride=True), "stride = True"),
+    "an empty window": (lambda b, x, w: b.max_pool(x, 0), "window = 0 must be at least 1"),
+    "no window": (lambda b, x, w: b.average_pool(x, None), "window = None"),
+    "an extent": (lambda b, x, w: b.reshape(x, 5), "to must be a sequence, not 5"),
+    "an axis": (lambda b, x, w: b.transpose(x, 1), "perm must be a sequence"),
+    "half an axis": (lambda b, x, w: b.sum(x, 0.5), "axes must be a sequence"),
+    "an array of factors": (lambda b, x, w: ARRAY * x, r"not a numpy array float32\[3, 4\]"),
+}
+
+
+@pytest.mark.parametrize("case", GEOMETRY)
+def test_attributes_of_a_wrong_kind_are_refused(case):
+    make, message = GEOMETRY[case]
+    b, x = start()
+    with pytest.raises(ir.AttributeValueError, match=message):
+        make(b, x, b.weight("w", np.zeros((4, 3, 3, 3), np.float32)))
+
+
+def test_numpy_integers_are_whole_numbers():
+    b, x = start()
+    w = b.weight("w", np.zeros((4, 3, 3, 3), np.float32))
+    b.conv(x, w, pad=np.int64(1), stride=np.array([1, 2]))
+    assert b.build().nodes[0].op == Conv((1, 2), ((1, 1), (1, 1)), (1, 1), 1)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda b, x: b.relu(ARRAY),
+        lambda b, x: b.max_pool(ARRAY, 2),
+        lambda b, x: b.conv(x, ARRAY),
+        lambda b, x: b.sum(ARRAY),
+        lambda b, x: b.flatten(ARRAY),
+        lambda b, x: b.output("y", ARRAY),
+        lambda b, x: x + ARRAY,
+    ],
+)
+def test_arrays_are_no_values_and_are_not_printed(make):
+    with pytest.raises(ir.GraphError, match=r"^a numpy array float32\[3, 4\] is not a value of"):
+        make(*start())
+
+
+def test_spatial_ops_say_what_shape_they_want():
+    b, flat = start("f32[2, 3]")
+    x, w = b.input("x4", "f32[2, 3, 8, 8]"), b.weight("w", np.zeros((4, 3, 3, 3), np.float32))
+    with pytest.raises(ir.ShapeError, match=r"max_pool: %x is .* x must be \[N, C, \*S\]"):
+        b.max_pool(flat, 2)
+    with pytest.raises(ir.ShapeError, match=r"conv: %x is .* x must be \[N, C, \*S\]"):
+        b.conv(flat, w)
+    with pytest.raises(ir.ShapeError, match=r"conv: %x is .* w must be \[K, C/groups, \*k\]"):
+        b.conv(x, flat)
+    with pytest.raises(ir.ShapeError, match=r"x must be \[N, C, \*S\]"):
+        b.conv(b.input("x3", "f32[2, 3, 8]"), w)
+
+
+def test_the_name_of_an_op_stands_once_in_an_error():
+    b, x = start()
+    with pytest.raises(ir.ShapeError) as caught:
+        b.conv(x, b.weight("w", np.zeros((4, 2, 3, 3), np.float32)))
+    assert str(caught.value).count("conv") == 1
+
+
+def test_types_and_arrays_of_a_wrong_kind_are_refused():
+    b = ir.Builder()
+    with pytest.raises(ir.GraphError, match=r"input 'x': 5 is not a type; write it like"):
+        b.input("x", 5)
+    with pytest.raises(ir.DTypeError, match=r"weight 'w': give a numpy array, not .* list"):
+        b.weight("w", [1, 2])
+    with pytest.raises(ir.DTypeError, match="weight 'w': give a numpy array"):
+        ir.Graph("g", {}, {"w": [1, 2]}, (), {})

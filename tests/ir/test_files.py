@@ -132,3 +132,23 @@ def test_load_errors_name_the_file(tmp_path):
     (tmp_path / "m.ir").write_bytes(b"\xff")
     with pytest.raises(ir.ParseError, match="UTF-8"):
         ir.load(tmp_path / "m.ir")
+
+
+@pytest.mark.parametrize("name", ["model", "model.v1", "model.txt", ".ir"])
+def test_a_graph_lives_in_a_file_that_ends_in_ir(tmp_path, name):
+    for use in (model().save, ir.load):
+        with pytest.raises(ir.Error, match=r"does not end in \.ir.*did you mean '.*\.ir'"):
+            use(tmp_path / name)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_written_is_named_as_it_was_asked_for(tmp_path):
+    path = tmp_path / "none" / "m.ir"
+    with pytest.raises(FileNotFoundError, match="folder does not exist") as caught:
+        model().save(path)
+    assert caught.value.filename == str(path)
+    (tmp_path / "m.safetensors").mkdir()
+    with pytest.raises(OSError) as refused:
+        model().save(tmp_path / "m.ir")
+    assert refused.value.filename == str(tmp_path / "m.ir")
+    assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]

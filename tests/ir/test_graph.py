@@ -149,3 +149,11 @@ def test_networkx_is_not_imported_before_it_is_needed():
 
     code = "import sys, ir; sys.exit('networkx' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_repr_is_one_short_line_and_str_the_text():
+    graph = lenet()
+    said = "<Graph 'lenet': 2 inputs, 5 weights, 10 nodes, outputs: logits, loss>"
+    assert repr(graph) == said
+    assert str(graph) == ir.to_text(graph)
+    assert len(repr(graph.replace(outputs={f"y{i}": "x" for i in range(99)}))) < 150

@@ -55,13 +55,14 @@ class Fft:
 
     def seconds(self, site: Site) -> float:
         gradient = isinstance(site.op, ConvWeightGrad)
-        weights = site.constants[0 if isinstance(site.op, ConvInputGrad) else 1]
+        weights = 0 if isinstance(site.op, ConvInputGrad) else 1
+        packed = any(array is not None for array in site.constants[weights : weights + 1])
         item = ITEM_BYTES[site.dtype]
-        spent = estimate.seconds(_tiling(site), item, gradient, packed=weights is not None)
+        spent = estimate.seconds(_tiling(site), item, gradient, packed)
         return spent * (1.0 if site.target.fused_multiply_add else 1.4)
 
     def tolerance(self, site: Site) -> float:
-        return 1e-4 if site.dtype == "f32" else 1e-10
+        return 1e-5 if site.dtype == "f32" else 1e-13
 
     def block(self, site: Site, given: Sequence[int]) -> int:
         return 1 if isinstance(site.op, ConvWeightGrad) else _tiling(site).result_block

@@ -22,10 +22,10 @@ import numpy.typing as npt
 from convc.algorithms.fft.butterfly import Arithmetic, Complex, Line, Point, transform
 from ir.loops import Affine, Buffer, KernelBuilder
 
-# Position on the line, the positions it takes, the lane. Zero is None.
+# What to load: position on the line, the values it takes in the loop, lane. Zero is None.
 Source = Callable[[Affine, range, Affine], Point]
 Sink = Callable[[Affine, Affine, Complex], None]
-# What to do in registers between a transform and the next, at these positions of the line.
+# What to do in registers between one transform and the next, at these positions.
 Change = Callable[[Arithmetic, Sequence[Affine], Line], Line]
 
 

@@ -18,16 +18,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from convc.algorithms.fft.butterfly import Complex, Point
 from convc.algorithms.fft.passes import Change, Passes, Sink, Source
 from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.nodes import Expr, Index
 
-# Row, position in the row, the positions that takes, lane; None where that is known to be zero.
+# What a row holds: row, position, the values the position takes, lane; None where it is zero.
 Cells = Callable[[Affine, Affine, range, Affine], Expr | None]
-Put = Callable[[Affine, Affine, Expr, Affine], None]
+Put = Callable[[Affine, Affine, Expr, Affine], None]  # row, position, value, lane
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Plane:
     rows: Passes
     columns: Passes
     spectrum: Buffer
-    first: Affine = Affine()  # noqa: RUF009
+    first: Affine = field(default_factory=Affine)
 
     @property
     def height(self) -> int:

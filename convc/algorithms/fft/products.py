@@ -49,9 +49,7 @@ def _pair(u: Buffer, place: tuple[Affine | int, ...], v: Affine) -> Complex:
     return u[(*place, 0, v)], u[(*place, 1, v)]
 
 
-def _finish(
-    plane: Plane, tile: Tile, y: Image, place: tuple[Affine, Affine], finish: Step
-) -> None:
+def _finish(plane: Plane, tile: Tile, y: Image, place: tuple[Affine, Affine], finish: Step) -> None:
     """Rows back to the image, where the epilogue meets them."""
     k = plane.k
 
@@ -63,9 +61,7 @@ def _finish(
     plane.restore_rows(tile.frame.tiling.axes[0].outputs, put)
 
 
-def mixing(
-    frame: Frame, s: Buffer, u: Buffer, y: Image, finish: Step, registers: int
-) -> None:
+def mixing(frame: Frame, s: Buffer, u: Buffer, y: Image, finish: Step, registers: int) -> None:
     """Sums over the input channels of spectra times weights, and back.
 
     Each weight read serves some tiles, neighbours or of neighbouring images.

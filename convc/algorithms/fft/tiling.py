@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import lru_cache
 from itertools import product
 
 from convc.algorithms.convolution import Convolution
@@ -66,7 +66,7 @@ class Tiling:
     across: bool = False  # lanes are tiles all the way
 
     @staticmethod
-    @cache
+    @lru_cache(maxsize=4096)
     def of(shape: Convolution, lanes: int, item: int, gradient: bool) -> Tiling:
         """The cheapest one, of elements of so many bytes."""
         (lines,) = shape.lines()

@@ -23,7 +23,7 @@ from convc.algorithms.im2col.families import Product, pack_kernel, products_of
 from convc.algorithms.im2col.gradient import sums_size, weight_gradient
 from convc.algorithms.im2col.products import OUTS, correlate
 from convc.algorithms.im2col.tiles import tile_cuts
-from convc.cost import CLOCK, MEMORY, slowness, stream_bytes
+from convc.cost import CLOCK, slowness, stream_bytes
 from convc.layout import zero_halo
 from convc.schedule import register_tile
 from ir.loops import KernelBuilder
@@ -40,7 +40,11 @@ class Im2col:
     reorders_only: ClassVar[bool] = True
 
     def supports(self, site: Site) -> str | None:
-        return None if isinstance(site.op, OPS) else "only for convolutions"
+        if not isinstance(site.op, OPS):
+            return "only for convolutions"
+        shape = Convolution.of(site)
+        empty = 0 in (*shape.image, *shape.weights, *shape.result)
+        return "the tensor is empty" if empty else None
 
     def seconds(self, site: Site) -> float:
         shape = Convolution.of(site)
@@ -52,7 +56,7 @@ class Im2col:
         moved = sum(map(prod, (shape.image, shape.result))) * itemsize
         weights = prod(shape.weights) * itemsize
         seconds = shape.image[0] * cycles * slowness(site.target) / CLOCK
-        return max(seconds, moved / MEMORY) + weights / stream_bytes(weights)
+        return max(seconds, moved / stream_bytes(moved)) + weights / stream_bytes(weights)
 
     def tolerance(self, site: Site) -> float:
         return 1e-5 if site.dtype == "f32" else 1e-12

@@ -18,7 +18,7 @@ from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.convolution import Convolution
 from convc.algorithms.epilogue import Epilogue
 from convc.algorithms.separable.passes import Form, Passes, correlate
-from convc.cost import CLOCK, MEMORY, slowness
+from convc.cost import CLOCK, slowness, stream_bytes
 from convc.layout import zero_halo
 from ir.loops import KernelBuilder
 from ir.ops import Conv
@@ -189,7 +189,7 @@ def predicted_seconds(passes: Passes, site: Site) -> float:
     cycles += overhead * products[-1] / passes.lines[-1].taps
     batch, *image = site.shape(0)
     moved = batch * (prod(image) + prod(site.result[1:])) * passes.itemsize
-    return max(batch * cycles * slowness(site.target) / CLOCK, moved / MEMORY)
+    return max(batch * cycles * slowness(site.target) / CLOCK, moved / stream_bytes(moved))
 
 
 def multiply_adds(passes: Passes, axis: int) -> float:

@@ -1,0 +1,51 @@
+"""Timing a node as it runs in its graph: what it reads just written, its weights long unused.
+
+Repeated on its own, a node finds all it needs in the caches. Transformed weights can be many times
+larger than plain ones, so what is fastest then may be slowest in a network that does not fit in.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from math import inf
+from typing import TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+import ir
+from convc.tuning.trial import Entry
+
+Memory: TypeAlias = npt.NDArray[np.int64]
+ENOUGH = 64 << 20  # bytes: about the caches of one processor; reading more changes nothing
+
+
+def elsewhere(graph: ir.Graph, node: ir.Node) -> Memory:
+    """As much memory as the rest of a static graph works on between two runs of the node."""
+    own = {*node.inputs, *node.outputs}
+    sizes = [int(t.nbytes) for name, t in graph.types.items() if name not in own]  # type: ignore[arg-type]
+    return np.ones(min(sum(sizes), ENOUGH) // 8, np.int64)
+
+
+def measure(
+    entries: Mapping[str, Entry], others: Memory, rounds: int, seconds: float
+) -> dict[str, float]:
+    """The least seconds of a run of each, taken in turn.
+
+    Before each run ``others`` are read, then the node's operands. At least so many rounds, more as
+    long as they take less than so many seconds.
+    """
+    least = dict.fromkeys(entries, inf)
+    for entry in entries.values():
+        entry.call()
+    begin, done = time.perf_counter(), 0
+    while done < rounds or time.perf_counter() - begin < seconds:
+        for name, entry in entries.items():
+            for memory in (others, *entry.operands):
+                memory.sum()
+            start = time.perf_counter()
+            entry.call()
+            least[name] = min(least[name], time.perf_counter() - start)
+        done += 1
+    return least

@@ -218,6 +218,11 @@ def test_it_is_chosen_for_a_transposed_stride_as_wide_as_the_kernel() -> None:
     assert select(layer.graph("c"), target_named())["y"].name != "im2col"
 
 
+def test_without_channels_there_is_nothing_to_multiply() -> None:
+    site = Case("", (2, 0, 4, 4), (3, 0, 3, 3)).site("c")
+    assert Im2col().supports(site) == "the tensor is empty"
+
+
 def test_it_is_only_for_convolutions() -> None:
     relu = ir.Builder("one")
     relu.output("y", relu.relu(relu.input("x", "f32[3, 4]")))

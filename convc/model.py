@@ -233,6 +233,7 @@ class Model:
             if self.options.tune:
                 from convc.tuning.tuner import tune  # itself a user of models
 
+                LOG.info("measuring algorithms for %s", graph.name)
                 tune(graph, self.options, self.options.tune)
             made = stages(graph, self.options)
             special = _Special(graph, Executable(made.plan, made.target, self.options.threads))

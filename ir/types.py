@@ -91,7 +91,7 @@ class TensorType:
     @staticmethod
     def of(array: Array) -> TensorType:
         """The type of a numpy array; DTypeError for anything else."""
-        if not isinstance(array, np.ndarray):
+        if not isinstance(array, np.ndarray | np.generic):
             raise DTypeError(f"give a numpy array, not {described(array)}; use np.asarray")
         return TensorType(DType.of(array.dtype), array.shape)
 

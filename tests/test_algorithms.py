@@ -197,10 +197,11 @@ def layers() -> list[ir.Graph]:
     """Convolutions of the sizes that networks have, to be chosen for but not run."""
     sizes = [((1, 64, 56, 56), (64, 64, 3, 3)), ((1, 256, 14, 14), (256, 256, 1, 1)),
              ((8, 3, 224, 224), (64, 3, 7, 7)), ((1, 512, 7, 7), (512, 512, 3, 3)),
-             ((1, 64, 56, 56), (64, 64, 1, 1))]  # fmt: skip
+             ((1, 64, 56, 56), (64, 64, 1, 1)), ((1, 64, 8, 14, 14), (128, 64, 3, 3, 3))]
     found = []
     for x, w in sizes:
-        attributes = (1, 1), tuple((k // 2, k // 2) for k in w[2:]), (1, 1), 1
+        ones = (1,) * len(w[2:])
+        attributes = ones, tuple((k // 2, k // 2) for k in w[2:]), ones, 1
         y = (x[0], w[0], *x[2:])
         for op, first, second in (
             (Conv(*attributes), x, w),

@@ -25,8 +25,9 @@ from convc.tuning.records import Context, read_lines, signature, to_lines
 from convc.tuning.tuner import Outcome, tune
 
 DESCRIPTION = """\
-Measure how long each algorithm takes for each op of MODEL that leaves a choice, alone and on
-random inputs, and remember the times in this machine's database (convc doctor says where it is).
+Measure how long each algorithm takes for each op of MODEL that leaves a choice: alone, on random
+inputs, with as much else read between two runs as the rest of MODEL works on. The times are kept
+in this machine's database (convc doctor says where it is).
 From then on every compilation goes by them, for the same op, types, target, number of threads
 and version of convc. Ops whose times are known are not measured again; an interrupt loses none.
 

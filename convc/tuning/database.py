@@ -28,6 +28,7 @@ TABLE = """CREATE TABLE IF NOT EXISTS seconds (
 INSERT = "INSERT OR REPLACE INTO seconds VALUES (?, ?, ?, ?, ?, ?, ?)"
 SELECT = "SELECT signature, target, triple, threads, version, algorithm, seconds FROM seconds"
 UNDER = " WHERE target = ? AND triple = ? AND threads = ? AND version = ?"
+DELETE = "DELETE FROM seconds" + UNDER + " AND signature = ?"
 PATIENCE = 10.0  # seconds to wait for another process that writes
 
 
@@ -45,12 +46,16 @@ class Database:
 
     def times(self, context: Context) -> dict[str, dict[str, float]]:
         """All times taken under a context, by signature and algorithm."""
-        given = (context.target, context.triple, context.threads, context.version)
-        return times_of([*self._read(SELECT + UNDER, given), *self._own.values()], context)
+        found = self._read(SELECT + UNDER, tuple(vars(context).values()))
+        return times_of([*found, *self._own.values()], context)
 
     def record(self, context: Context, signature: str, times: Mapping[str, float]) -> None:
-        """Keep the times of some algorithms for one signature; older ones are replaced."""
-        self.add(rows(context, signature, times))
+        """Keep the times of some algorithms for one signature; older ones of theirs go."""
+        self._write(rows(context, signature, times))
+
+    def replace(self, context: Context, signature: str, times: Mapping[str, float]) -> None:
+        """Keep these times for one signature, and no other ones."""
+        self._write(rows(context, signature, times), (context, signature))
 
     def rows(self) -> list[Row]:
         """Everything, sorted."""
@@ -59,16 +64,7 @@ class Database:
 
     def add(self, given: Iterable[Row]) -> None:
         """Keep rows; older ones of the same key are replaced."""
-        listed = list(given)
-        if self._usable:
-            try:
-                with self._writer() as connection:
-                    connection.executemany(INSERT, [tuple(vars(row).values()) for row in listed])
-                return
-            except (sqlite3.Error, OSError) as error:
-                self._give_up(error)
-        with self._lock:
-            self._own = self._own | {_key(row): row for row in listed}
+        self._write(list(given))
 
     def __str__(self) -> str:
         """Where it is and how it is, for people."""
@@ -78,9 +74,21 @@ class Database:
         state = f"cannot be used: {self.problem}" if self.problem else f"{count} measurements"
         return f"{self.path}: {state}"
 
-    @property
-    def _usable(self) -> bool:
-        return self.path is not None and self.problem is None
+    def _write(self, added: list[Row], instead: tuple[Context, str] | None = None) -> None:
+        """Add rows, all those of a context and signature having gone before."""
+        if self.path is not None and self.problem is None:
+            try:
+                with self._writer(self.path) as connection:
+                    if instead is not None:
+                        context, signature = instead
+                        connection.execute(DELETE, (*vars(context).values(), signature))
+                    connection.executemany(INSERT, [tuple(vars(row).values()) for row in added])
+                return
+            except (sqlite3.Error, OSError) as error:
+                self._give_up(error)
+        with self._lock:
+            kept = {k: r for k, r in self._own.items() if (r.context, r.signature) != instead}
+            self._own = kept | {_key(row): row for row in added}
 
     def _read(self, query: str, given: tuple[object, ...] = ()) -> list[Row]:
         if self.path is None or self.problem is not None:
@@ -98,11 +106,10 @@ class Database:
         return [row for row in found if row.problem() is None]
 
     @contextmanager
-    def _writer(self) -> Iterator[sqlite3.Connection]:
+    def _writer(self, path: Path) -> Iterator[sqlite3.Connection]:
         """A connection in a transaction; the folder and the table are made when missing."""
-        assert self.path is not None
-        self.path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        with closing(sqlite3.connect(self.path, PATIENCE)) as connection:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        with closing(sqlite3.connect(path, PATIENCE)) as connection:
             if connection.execute("PRAGMA journal_mode").fetchone() != ("wal",):
                 connection.execute("PRAGMA journal_mode = WAL")
             with connection:

@@ -81,6 +81,8 @@ def tune(
         times = dict(known.get(job.signature, {}))
         if any(job.missing(times)) and not tuner.finish(job, times, number / len(todo)):
             tuner.outcome.left.append(job.node.name)
+        elif again:  # what was known of others is older
+            store.replace(tuner.context, job.signature, times)
     return tuner.outcome
 
 

@@ -43,7 +43,7 @@ class Im2col:
         if not isinstance(site.op, OPS):
             return "only for convolutions"
         shape = Convolution.of(site)
-        empty = 0 in (*shape.image, *shape.weights, *shape.result)
+        empty = 0 in (*shape.image[1:], *shape.weights, *shape.result[1:])
         return "the tensor is empty" if empty else None
 
     def seconds(self, site: Site) -> float:

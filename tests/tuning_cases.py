@@ -1,6 +1,5 @@
 """What the tests of tuning share: small graphs, and what is chosen for them."""
 
-
 import numpy as np
 
 import convc

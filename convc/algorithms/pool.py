@@ -41,7 +41,7 @@ class _Windows:
 
     def seconds(self, site: Site) -> float:
         cost = site.op.cost(*site.inputs)
-        return max(cost.flops / 20e9, cost.bytes / 10e9)
+        return max(cost.flops / 100e9, cost.bytes / 60e9)
 
     def tolerance(self, site: Site) -> float:
         return 1e-5 if site.dtype == "f32" else 1e-12

@@ -1,4 +1,4 @@
-"""The worked fixtures as graphs: interpreted and native, forward and backward."""
+"""The worked fixtures as graphs, forward and backward: interpreted, as loops, and native."""
 
 from collections.abc import Callable
 
@@ -7,6 +7,7 @@ import pytest
 
 import convc
 import ir
+from tests import loops_runner
 from tests.fixture_graphs import FIXTURES, NOT_YET, SUPPORTED_IDS, Array, Case, build
 
 Run = Callable[[ir.Graph, dict[str, Array]], dict[str, Array]]
@@ -16,7 +17,18 @@ def native(graph: ir.Graph, inputs: dict[str, Array]) -> dict[str, Array]:
     return convc.compile(graph).run(inputs)
 
 
-RUNNERS = [pytest.param(ir.interpret, id="interpreter"), pytest.param(native, id="native")]
+def looped(graph: ir.Graph, inputs: dict[str, Array]) -> dict[str, Array]:
+    """The compiled kernels, interpreted."""
+    flat = loops_runner.run(convc.compile(graph).stages().plan, inputs, loops_runner.as_loops())
+    types = {name: graph.types[value] for name, value in graph.outputs.items()}
+    return {name: flat[name].reshape(types[name].static_shape) for name in types}
+
+
+RUNNERS = [
+    pytest.param(ir.interpret, id="interpreter"),
+    pytest.param(looped, id="loops"),
+    pytest.param(native, id="native"),
+]
 WITH_GRADIENTS = [name for name in SUPPORTED_IDS if "gradients" in FIXTURES[name]]
 
 

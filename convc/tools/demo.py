@@ -51,6 +51,7 @@ class Result:
     compile_seconds: float
     train_seconds: float
     epochs: int
+    held_out: int
     batch: int
     loss: float
     threads: int
@@ -103,7 +104,7 @@ def demo(
     progress.update("compiling the training step to native code")
     start = time.perf_counter()
     trainer = Trainer(with_loss(network), momentum=MOMENTUM, threads=threads, target=target)
-    trainer.step(batch, 0.0)
+    trainer.model.executable(N=BATCH)
     compiled = time.perf_counter() - start
     start = time.perf_counter()
     loss = _train(trainer, digits, epochs, progress)
@@ -125,6 +126,7 @@ def demo(
         compile_seconds=compiled,
         train_seconds=trained,
         epochs=epochs,
+        held_out=len(digits.test_labels),
         batch=BATCH,
         loss=loss,
         threads=executable.threads,
@@ -211,8 +213,8 @@ def _algorithms(
 def gallery(digits: Digits, scores: Array, count: int = 6) -> str:
     """Some held-out images side by side, with the answer below; wrong answers come first."""
     answers = scores.argmax(1)
-    order = np.argsort(answers == digits.test_labels, kind="stable")[: count // 2]
-    shown = [*order, *np.arange(count - len(order))]
+    order = np.argsort(answers == digits.test_labels, kind="stable")
+    shown = [*order[: count // 2], *order[len(order) - count + count // 2 :]]
     pictures = (digits.test_images[shown, 0] * (len(SHADES) - 1)).round().astype(int)
     rows = ["   ".join("".join(SHADES[v] * 2 for v in picture[y]) for picture in pictures)
             for y in range(pictures.shape[1])]  # fmt: skip
@@ -237,7 +239,7 @@ def report(result: Result, images: str) -> str:
         "",
         pairs(
             [
-                ("held-out accuracy", f"{result.accuracy:.2%} of 359 images"),
+                ("held-out accuracy", f"{result.accuracy:.2%} of {result.held_out} images"),
                 ("training", f"{result.epochs} epochs, {result.train_seconds:.1f} s"),
                 ("compilation", f"{result.compile_seconds:.2f} s, {result.kernels} kernels"),
                 ("largest deviation", f"{result.max_relative_error:.1e} of the largest value "

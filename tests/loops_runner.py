@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
 
-from convc.backend.emit import scratch_bytes
 from convc.backend.jit import compile_kernel
+from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target
 from convc.lowering import Slot, Step
 from convc.plan import Plan

@@ -102,7 +102,7 @@ def magnitude(example: ir.Example, inputs: dict[str, Array]) -> Array:
             for name, array in inputs.items()}  # fmt: skip
     if op.name in NONLINEAR:
         return 1 + np.abs(op.evaluate(*wide.values())[0])
-    positive = [np.abs(array) for array in wide.values()]
+    positive = [np.asarray(np.abs(array)) for array in wide.values()]
     if op.name in CHOOSING:
         return np.abs(op.evaluate(wide["in0"], positive[1])[0])
     if isinstance(op, Sub):
@@ -195,13 +195,12 @@ def test_every_op_has_an_algorithm() -> None:
 
 def layers() -> list[ir.Graph]:
     """Convolutions of the sizes that networks have, to be chosen for but not run."""
-    sizes = [((1, 64, 56, 56), (64, 64, 3, 3)), ((1, 256, 14, 14), (256, 256, 1, 1)),
-             ((8, 3, 224, 224), (64, 3, 7, 7)), ((1, 512, 7, 7), (512, 512, 3, 3)),
-             ((1, 64, 56, 56), (64, 64, 1, 1)), ((1, 64, 8, 14, 14), (128, 64, 3, 3, 3))]
+    sizes = [((8, 3, 224, 224), (64, 3, 7, 7)), ((1, 512, 7, 7), (512, 512, 3, 3))]
+    sizes += [((1, c, n, n), (k, c, m, m)) for c, k in ((16, 16), (64, 64), (64, 256))
+              for n in (4, 8, 14, 56) for m in (1, 3, 5)]  # fmt: skip
     found = []
     for x, w in sizes:
-        ones = (1,) * len(w[2:])
-        attributes = ones, tuple((k // 2, k // 2) for k in w[2:]), ones, 1
+        attributes = (1, 1), tuple((k // 2, k // 2) for k in w[2:]), (1, 1), 1
         y = (x[0], w[0], *x[2:])
         for op, first, second in (
             (Conv(*attributes), x, w),
@@ -221,9 +220,9 @@ def separable_layer() -> ir.Graph:
 
 
 def test_every_algorithm_is_chosen_somewhere() -> None:
-    target = TARGETS["avx512"]
     graphs = [graph_of(example) for _, example in examples()] + [*layers(), separable_layer()]
-    chosen = {select(graph, target)["y"].name for graph in graphs}
+    targets = [TARGETS[name] for name in ("avx512", "avx2", "plain")]
+    chosen = {select(graph, target)["y"].name for graph in graphs for target in targets}
     assert chosen == {algorithm.name for algorithm in ALGORITHMS} - ON_REQUEST
 
 

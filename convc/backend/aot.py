@@ -17,7 +17,9 @@ import numpy.typing as npt
 from llvmlite import ir as llvm
 
 from convc.backend import jit
-from convc.backend.emit import BYTE, I64, POINTER, emit_kernel, scratch_bytes
+from convc.backend.emit import emit_kernel
+from convc.backend.instructions import BYTE, I64, POINTER
+from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target
 from convc.plan import ALIGNMENT, Plan
 from ir.types import TensorType

@@ -2,10 +2,10 @@
 
 Each kernel becomes ``void NAME(ptr arguments, i64 begin, i64 end, ptr scratch)``: the arguments are
 a table of buffer addresses, ``begin..end`` is the range of tasks to run, and the scratch holds the
-large locals, as many bytes as ``scratch_bytes`` says. Unrolled variables are Python
-integers here, so their subscripts fold into constant offsets; the varying part of an address is
-computed once, in the loop that owns its innermost variable. A square local that is written by
-rows and read by columns is transposed in registers.
+large locals, as many bytes as ``scratch_bytes`` says. Unrolled variables are Python integers here,
+so their subscripts fold into constant offsets; the varying part of an address is computed once, in
+the loop that owns its innermost variable. A square local that is written by rows and read by
+columns is transposed in registers.
 """
 
 from __future__ import annotations
@@ -17,8 +17,18 @@ from dataclasses import dataclass, field
 
 from llvmlite import ir as llvm
 
-from convc.backend.instructions import BYTE, EMITTERS, I32, I64, POINTER, TYPES, Value, transposed
-from convc.backend.scratch import ON_STACK, local_bytes, scratch_bytes
+from convc.backend.instructions import (
+    BYTE,
+    EMITTERS,
+    I32,
+    I64,
+    POINTER,
+    TYPES,
+    Value,
+    strided_load,
+    transposed,
+)
+from convc.backend.scratch import ON_STACK, local_bytes
 from convc.backend.target import ITEM_BYTES, Target
 from ir.loops.nodes import (
     Affine,
@@ -38,8 +48,6 @@ from ir.loops.nodes import (
     flat_index,
     task_count,
 )
-
-__all__ = ["BYTE", "I64", "POINTER", "emit_kernel", "scratch_bytes"]
 
 ENTRY_TYPE = llvm.FunctionType(llvm.VoidType(), [POINTER, I64, I64, POINTER])
 
@@ -97,8 +105,6 @@ class _Emitter:
         low = self.builder.select(self.builder.icmp_signed("<", local, I64(0)), I64(0), local)
         over = self.builder.icmp_signed(">", low, I64(count))
         return self.builder.select(over, I64(count), low)
-
-    # -- statements ------------------------------------------------------------------------
 
     def _nest(self, nest: Stmt, begin: Value, end: Value) -> None:
         """Run tasks ``begin..end`` of one nest: its parallel loops, collapsed to one."""
@@ -237,8 +243,6 @@ class _Emitter:
                     element, self._offset(address, lane * stride, buffer.dtype), align=align
                 )
 
-    # -- expressions -----------------------------------------------------------------------
-
     def _expression(self, expr: Expr) -> Value:
         if isinstance(expr, Call):
             args = [self._expression(arg) for arg in expr.args]
@@ -273,11 +277,7 @@ class _Emitter:
             wide = llvm.VectorType(dtype, self.vector[2])
             value = self.builder.load(address, typ=wide, align=align)
         else:
-            value = llvm.Constant(llvm.VectorType(dtype, self.vector[2]), llvm.Undefined)
-            for lane in range(self.vector[2]):
-                element = self._offset(address, lane * stride, buffer.dtype)
-                loaded = self.builder.load(element, typ=dtype, align=align)
-                value = self.builder.insert_element(value, loaded, I32(lane))
+            value = strided_load(self.builder, address, stride, self.vector[2], buffer.dtype)
         if isinstance(buffer, Param) and not buffer.writable:
             self.loads[key] = value
         return value
@@ -339,8 +339,6 @@ class _Emitter:
         single = self.builder.insert_element(llvm.Constant(wide, llvm.Undefined), value, I32(0))
         zeros = llvm.Constant(llvm.VectorType(I32, self.vector[2]), None)
         return self.builder.shuffle_vector(single, llvm.Constant(wide, llvm.Undefined), zeros)
-
-    # -- addresses -------------------------------------------------------------------------
 
     def _fold(self, offset: Affine) -> Affine:
         """An index with unrolled variables and the first lane put in as numbers."""

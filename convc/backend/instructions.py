@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 from llvmlite import ir as llvm
 
-from convc.backend.target import Target
+from convc.backend.target import ITEM_BYTES, Target
 
 I1, BYTE, I32, I64 = (llvm.IntType(bits) for bits in (1, 8, 32, 64))
 POINTER = llvm.PointerType()
+SHUFFLED = range(2, 5)  # distances between lanes for which shuffles beat single loads
 TYPES = {"f32": llvm.FloatType(), "f64": llvm.DoubleType(), "i64": I64, "bool": I1}
 Value = Any  # an llvmlite value; the library is untyped
 
@@ -60,6 +61,35 @@ def transposed(builder: llvm.IRBuilder, rows: Sequence[Value]) -> list[Value]:
                 rows[i + distance] = builder.shuffle_vector(*pair, masks[1])
         distance //= 2
     return rows
+
+
+def strided_load(
+    builder: llvm.IRBuilder, address: Value, stride: int, lanes: int, dtype: str
+) -> Value:
+    """Every ``stride``-th element from an address on, a lane each.
+
+    Small strides read whole vectors, the last one flush with the last lane, and shuffle; so
+    nothing beyond the last element needed is touched.
+    """
+    align, element = ITEM_BYTES[dtype], TYPES[dtype]
+    value: Value = llvm.Constant(llvm.VectorType(element, lanes), llvm.Undefined)
+    if stride not in SHUFFLED:
+        for lane in range(lanes):
+            place = builder.gep(address, [I64(lane * stride)], source_etype=element)
+            loaded = builder.load(place, typ=element, align=align)
+            value = builder.insert_element(value, loaded, I32(lane))
+        return value
+    wide, kinds = (llvm.VectorType(kind, lanes) for kind in (element, I32))
+    for piece in range(stride):
+        start = min(piece * lanes, (lanes - 1) * stride + 1 - lanes)
+        place = builder.gep(address, [I64(start)], source_etype=element)
+        part = builder.load(place, typ=wide, align=align)
+        mask = [
+            lanes + lane * stride - start if lane * stride // lanes == piece else lane
+            for lane in range(lanes)
+        ]
+        value = builder.shuffle_vector(value, part, llvm.Constant(kinds, mask))
+    return value
 
 
 def _is_float(value: Value) -> bool:

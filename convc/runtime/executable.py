@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convc.backend.emit import scratch_bytes
 from convc.backend.jit import compile_kernel
 from convc.backend.native import MAXIMUM_ARGUMENTS, SYNC_BYTES
+from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target, available
 from convc.errors import CapacityError, Error, TargetError
 from convc.lowering import Step

@@ -13,7 +13,7 @@ import convc
 import ir
 from convc.algorithms import Site
 from convc.backend import jit
-from convc.backend.emit import scratch_bytes
+from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target, target_named
 from convc.errors import InputError
 from convc.lowering import Step

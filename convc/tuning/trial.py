@@ -10,7 +10,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import ir
-from convc.backend.emit import scratch_bytes
+from convc.backend.scratch import scratch_bytes
 from convc.lowering import Step
 from convc.model import Model, Options
 from convc.plan import Placed, Plan, slot_bytes

@@ -64,8 +64,10 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
         return 0.0  # the result has no element
     weight_gradient = isinstance(site.op, ConvWeightGrad)
     products = prod(shape.result) * shape.weights[1] * prod(shape.weights[2:]) / site.lanes
-    if form == "channels":
-        cycles = _tile_cycles(shape, site) if not weight_gradient else products / UNITS * 1.1
+    if form == "channels" and weight_gradient:
+        cycles = products / UNITS * 1.1 + 6 * prod(shape.weights)  # stored lane by lane
+    elif form == "channels":
+        cycles = _tile_cycles(shape, site)
     elif form == "depthwise":
         cycles = products / UNITS * 1.5
     else:
@@ -73,7 +75,7 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
         unit = lines[-1].input[1] == 1
         row = lines[-1].count
         filled = -(-row // site.lanes) * site.lanes / max(row, 1)
-        cycles = products / UNITS * ((2.2 if shape.out == 1 else 1.2) * filled if unit else 16)
+        cycles = products / UNITS * ((2.2 if shape.out == 1 else 1.2) * filled if unit else 5)
         cycles += prod(shape.result[:-1]) / 2 * ROW
         cycles += prod(shape.image) * 2 if lines[-1].out[1] > 1 else 0  # stores lane by lane
         cycles *= 1 if not weight_gradient else 1.5

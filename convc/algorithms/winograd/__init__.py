@@ -149,7 +149,9 @@ def gradient_seconds(tiling: gradient.GradientTiling, site: Site) -> float:
     vectors = prod(tiling.points) * tiling.images
     cycles = vectors * tiling.shape.image[1] * blocks[0] / UNITS / EFFICIENCY
     cycles += vectors * sum(blocks) * TRANSFORM * len(tiling.points)
-    moved = vectors * sum(blocks) * lanes * itemsize
+    cycles += 10 * prod(tiling.shape.weights)  # stored lane by lane
+    sums = prod(tiling.points) * tiling.shape.image[1] * blocks[0]
+    moved = (vectors * sum(blocks) + sums) * lanes * itemsize
     return cycles * slowness(site.target) / CLOCK + 3 * moved / stream_bytes(moved)
 
 

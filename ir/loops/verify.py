@@ -125,13 +125,19 @@ def _check_lanes(loop: Loop) -> None:
         if stores:
             stored.setdefault(access.buffer, set()).add(access.index)
     for buffer, targets in stored.items():
-        for target, other in product(targets, accessed[buffer]):
-            pairs = zip(target, other, strict=True)
-            if not any(a == b and a.coefficient(loop.variable) for a, b in pairs):
+        if any(_keeps_apart(axis, loop) for axis in zip(*accessed[buffer], strict=True)):
+            continue
+        for pair in product(targets, accessed[buffer]):
+            if not any(_keeps_apart(axis, loop) for axis in zip(*pair, strict=True)):
                 raise KernelError(
                     f"loop {loop.variable}: one lane stores to {buffer} what another may access; "
                     f"use one subscript for both"
                 )
+
+
+def _keeps_apart(subscripts: tuple[Affine, ...], loop: Loop) -> bool:
+    """Whether accesses with these subscripts on one axis meet in the same lane only."""
+    return len(set(subscripts)) == 1 and subscripts[0].coefficient(loop.variable) != 0
 
 
 def _accesses(body: tuple[Stmt, ...]) -> Iterator[tuple[Load, bool]]:

@@ -18,9 +18,6 @@ from ir.loops import Affine, Buffer, Kernel, KernelBuilder
 from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Load, Scalar
 
-ENOUGH_TASKS = 8  # for a few threads to share a step evenly
-LEAST_OUTPUTS = 8  # blocks of output channels whose products outweigh the input's transform
-
 
 def weights_kernel(tiling: Tiling, dtype: Scalar) -> Kernel:
     """Weights transformed to [points, out blocks, phases, C, lanes]; missing lanes are zero."""
@@ -85,7 +82,7 @@ def multiply_blocks(
     sizes = tiling.block(4 if x.buffer.dtype == "f32" else 8)
     cuts = [segments(tiles, size) for tiles, size in zip(tiling.tiles, sizes, strict=True)]
     blocks = prod(sum(count for _, count, _ in cut) for cut in cuts) * tiling.interleaved
-    groups = segments(tiling.out_blocks, _share(tiling, x.shape[0] * blocks))
+    groups = segments(tiling.out_blocks, tiling.share(x.shape[0] * blocks))
     for (first_out, group_count, outs), *cut in product(groups, *cuts):
         with ExitStack() as loops:
             group = loops.enter_context(k.loop("g", group_count, "parallel"))
@@ -100,13 +97,6 @@ def multiply_blocks(
             )
             block = _Block(k, tiling, n, starts, tuple(width for *_, width in cut), phases)
             block.run(x, u, y, finish, target, group * outs + first_out, outs)
-
-
-def _share(tiling: Tiling, tasks: int) -> int:
-    """Output blocks of a task: split, though each part transforms the input anew, as long as that
-    costs little beside the products."""
-    parts = min(-(-ENOUGH_TASKS // max(tasks, 1)), max(1, tiling.out_blocks // LEAST_OUTPUTS))
-    return -(-tiling.out_blocks // parts)
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,8 @@ from convc.algorithms.geometry import Line
 from convc.algorithms.winograd.toom_cook import Filtering, filtering
 from convc.cost import stream_bytes
 
-FEW_TASKS = 2
+FEW_TASKS, ENOUGH_TASKS = 2, 8  # for a few threads to share a step at all, and evenly
+LEAST_OUTPUTS = 8  # blocks of output channels whose products outweigh the input's transform
 IDENTITY = Filtering(*(((Fraction(1),),),) * 3)
 
 
@@ -136,8 +137,21 @@ class Tiling:
     def _price(self, sizes: tuple[int, ...], itemsize: int) -> float:
         """Seconds of fetching, dearer where there are too few blocks to share among threads."""
         blocks = prod(-(-count // size) for count, size in zip(self.tiles, sizes, strict=True))
-        tasks = self.shape.image[0] * blocks * self.interleaved
+        tasks = self.shape.image[0] * blocks * self.interleaved * self._most_parts
         return self.fetch_seconds(sizes, itemsize) * max(1.0, FEW_TASKS / tasks)
+
+    @property
+    def _most_parts(self) -> int:
+        return max(1, self.out_blocks // LEAST_OUTPUTS)
+
+    def share(self, tasks: int) -> int:
+        """Output blocks of a task, where the tiles make so many tasks.
+
+        They are split, though each part transforms the input anew, as long as that costs little
+        beside the products.
+        """
+        parts = min(-(-ENOUGH_TASKS // max(tasks, 1)), self._most_parts)
+        return -(-self.out_blocks // parts)
 
     def fetch_seconds(self, sizes: tuple[int, ...], itemsize: int) -> float:
         """Seconds of reading weights and tiles, for one image cut into blocks of these sizes."""

@@ -15,7 +15,6 @@ import pytest
 import convc
 import ir
 from convc import settings
-from convc.backend.target import available
 from convc.runtime.threads import Pool, pool
 from convc.train.lenet import lenet, with_loss
 from ir.types import Array
@@ -368,74 +367,3 @@ def test_a_model_survives_pickling(graph: ir.Graph) -> None:
     again = pickle.loads(pickle.dumps(model))
     assert again.graph == model.graph and again.options == model.options
     np.testing.assert_array_equal(again(digits(2)), model(digits(2)))
-
-
-# ---------------------------------------------------------------- errors of compile
-
-
-@pytest.mark.parametrize(
-    ("arguments", "error", "message"),
-    [
-        ({"algorithms": {"conv1": "magic"}}, convc.AlgorithmError, "no algorithm 'magic'; one of"),
-        ({"algorithms": {"conv1": "sweep"}}, convc.AlgorithmError, "sweep does not apply: only"),
-        ({"algorithms": {"conv9": "direct"}}, convc.AlgorithmError, "no node 'conv9'; nodes: "),
-        ({"target": "avx1024"}, convc.TargetError, "unknown target 'avx1024'; one of avx512"),
-        ({"accuracy": "exakt"}, convc.AlgorithmError, "accuracy='exakt' is unknown; one of fast"),
-        ({"threads": 0}, convc.InputError, "threads=0: give 1 or more"),
-        ({"threads": -3}, convc.InputError, "threads=-3"),
-    ],
-)
-def test_a_wrong_choice_is_refused_with_the_right_ones(
-    graph: ir.Graph, arguments: dict[str, object], error: type[Exception], message: str
-) -> None:
-    with pytest.raises(error, match=message):
-        convc.compile(graph.bind({"N": 1}), **arguments)  # type: ignore[arg-type]
-
-
-def test_code_for_another_machine_is_not_run(graph: ir.Graph) -> None:
-    other = "plain" if "neon" in available() else "neon"
-    with pytest.raises(convc.TargetError, match=f"code for {other} does not run on this machine"):
-        convc.compile(graph.bind({"N": 1}), target=other)
-
-
-def test_the_environment_names_the_target(
-    graph: ir.Graph, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("CONVC_TARGET", available()[-1])
-    assert convc.compile(graph.bind({"N": 1})).options.target.name == available()[-1]
-    monkeypatch.setenv("CONVC_TARGET", "typo")
-    with pytest.raises(convc.TargetError, match="unknown target 'typo'"):
-        convc.compile(graph.bind({"N": 1}))
-
-
-def one_op(op: Callable[[ir.Builder, ir.Value], ir.Value], type: str) -> ir.Graph:
-    b = ir.Builder("large")
-    b.output("y", op(b, b.input("x", type)))
-    return b.build()
-
-
-@pytest.mark.parametrize(
-    "graph",
-    [
-        one_op(lambda b, x: b.relu(b.scale(x, 2.0)), "f32[1000000, 1000000]"),
-        one_op(lambda b, x: b.average_pool(x, 2), "f32[1, 1, 1000000, 1000000]"),
-        one_op(lambda b, x: b.sum(x), "f64[1000000, 1000000]"),
-        one_op(lambda b, x: b.sum(b.max_pool(x, 3, 1, 1)), "f32[4096, 64, 2048, 2048]"),
-    ],
-    ids=["pointwise", "average", "only an input", "pool"],
-)
-def test_what_no_machine_can_hold_is_refused_before_it_is_made(graph: ir.Graph) -> None:
-    with pytest.raises(convc.CapacityError, match=r"GiB, and this machine has .* GiB"):
-        convc.compile(graph)
-
-
-def test_what_does_not_fit_together_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Values that fit one by one."""
-    monkeypatch.setattr("convc.plan._memory", lambda: 4000)
-    with pytest.raises(convc.CapacityError, match=r"the plan needs .* the largest value is"):
-        convc.compile(one_op(lambda b, x: b.sum(b.relu(b.scale(x, 2.0)), 0), "f32[30, 30]"))
-
-
-def test_types_beyond_any_address_are_refused_by_the_graph() -> None:
-    with pytest.raises(ir.ShapeError, match="larger than"):
-        one_op(lambda b, x: b.relu(x), "f32[1000000, 1000000, 1000000]")

@@ -15,7 +15,7 @@ from math import prod
 import ir
 from convc.backend.target import ITEM_BYTES
 from convc.errors import CapacityError
-from convc.lowering import Program, Slot, Step
+from convc.program import Program, Slot, Step
 
 ALIGNMENT = 64
 

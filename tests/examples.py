@@ -9,7 +9,8 @@ import numpy as np
 import ir
 from convc.algorithms import Site
 from convc.backend.target import target_named
-from convc.lowering import Lowering, Program
+from convc.lowering import Lowering
+from convc.program import Program
 from convc.select import candidates, select
 from ir.types import Array
 

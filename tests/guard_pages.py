@@ -17,7 +17,7 @@ import numpy as np
 import convc
 import ir
 from convc.backend.target import available, target_named
-from convc.lowering import Slot
+from convc.program import Slot
 from convc.train.lenet import lenet, with_loss
 from ir.types import Array
 from tests.examples import applicable, data, examples, graph_of, with_constants

@@ -14,8 +14,8 @@ import numpy as np
 from convc.backend.jit import compile_kernel
 from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target
-from convc.lowering import Slot, Step
 from convc.plan import Plan
+from convc.program import Slot, Step
 from ir.loops import Kernel, interpret
 from ir.loops.interpreter import NUMPY
 from ir.types import Array

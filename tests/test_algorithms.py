@@ -138,7 +138,7 @@ def test_any_number_of_threads_and_any_number_of_runs_give_the_same_bits(
 ) -> None:
     inputs = case.data()
     want = case.model.run(inputs)["y"].tobytes()
-    monkeypatch.setattr("convc.lowering.WORTH_SHARING", -1.0)
+    monkeypatch.setattr("convc.program.WORTH_SHARING", -1.0)
     monkeypatch.setattr("convc.runtime.executable.SMALL", -1.0)
     addresses = [array.ctypes.data for array in inputs.values()]
     for threads in (1, 2, 3):

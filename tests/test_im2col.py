@@ -131,7 +131,7 @@ def test_any_threads_and_any_order_of_tasks_give_the_same_bits(
     case: Case, direction: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """On numbers that round, and in memory that holds NaN until it is written."""
-    monkeypatch.setattr("convc.lowering.WORTH_SHARING", -1.0)
+    monkeypatch.setattr("convc.program.WORTH_SHARING", -1.0)
     monkeypatch.setattr("convc.runtime.executable.SMALL", -1.0)
     graph = case.graph(direction)
     given = {name: array * np.float32(0.1) for name, array in inputs(graph).items()}

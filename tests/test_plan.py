@@ -12,9 +12,9 @@ import pytest
 import convc
 import ir
 from convc.backend.target import available
-from convc.lowering import Program, Slot, Step
 from convc.passes import PIPELINE, fuse_epilogues, run_passes
 from convc.plan import ALIGNMENT, Plan, plan
+from convc.program import Program, Slot, Step
 from convc.train.lenet import lenet, with_loss
 from ir.loops import KernelBuilder
 from ir.types import Array

@@ -103,7 +103,7 @@ class Drawn:
 @pytest.fixture(autouse=True)
 def shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """All threads are used, however little there is to do."""
-    monkeypatch.setattr("convc.lowering.WORTH_SHARING", -1.0)
+    monkeypatch.setattr("convc.program.WORTH_SHARING", -1.0)
     monkeypatch.setattr("convc.runtime.executable.SMALL", -1.0)
 
 

@@ -39,7 +39,7 @@ def model(graph: ir.Graph) -> convc.Model:
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch) -> None:
     """Models compiled in this test use all their threads, however little there is to do."""
-    monkeypatch.setattr("convc.lowering.WORTH_SHARING", -1.0)
+    monkeypatch.setattr("convc.program.WORTH_SHARING", -1.0)
     monkeypatch.setattr("convc.runtime.executable.SMALL", -1.0)
 
 

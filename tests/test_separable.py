@@ -135,7 +135,7 @@ def test_loops_and_machine_code_agree_in_any_order_of_tasks(case: Case) -> None:
 def test_any_number_of_threads_gives_the_same_bits(
     threads: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("convc.lowering.WORTH_SHARING", -1.0)
+    monkeypatch.setattr("convc.program.WORTH_SHARING", -1.0)
     monkeypatch.setattr("convc.runtime.executable.SMALL", -1.0)
     for case in CASES[::3]:
         graph = graph_of(case.x, products(case.w), case.op)

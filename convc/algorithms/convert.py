@@ -15,7 +15,7 @@ from ir.loops import Kernel, KernelBuilder
 from ir.loops.nodes import Affine, Load, Scalar
 
 if TYPE_CHECKING:
-    from convc.lowering import Stored
+    from convc.program import Stored
 
 CHUNK = 2048  # elements a task copies
 

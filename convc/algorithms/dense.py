@@ -14,7 +14,8 @@ from ir.loops.nodes import Expr, Load, Scalar
 from ir.ops import Dense
 
 if TYPE_CHECKING:
-    from convc.lowering import Lowering, Stored
+    from convc.lowering import Lowering
+    from convc.program import Stored
 
 PANEL = 8  # vectors side by side in packed weights
 

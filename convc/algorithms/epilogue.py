@@ -14,7 +14,8 @@ from ir.loops.nodes import Expr, Index, Scalar
 from ir.ops import Bias, Relu
 
 if TYPE_CHECKING:
-    from convc.lowering import Lowering, Stored
+    from convc.lowering import Lowering
+    from convc.program import Stored
 
 
 Step = Callable[[Expr, tuple[Index, ...]], Expr]  # value, subscript in the result's image

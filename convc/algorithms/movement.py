@@ -12,7 +12,8 @@ from ir.loops.nodes import Expr, Index, Load
 from ir.ops import Expand, Reshape, Sum, Transpose
 
 if TYPE_CHECKING:
-    from convc.lowering import Lowering, Stored
+    from convc.lowering import Lowering
+    from convc.program import Stored
 
 
 class PlainData:

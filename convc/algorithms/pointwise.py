@@ -17,7 +17,8 @@ from ir.loops.nodes import Expr, Load, Scalar
 from ir.ops import Add, Bias, Mul, Relu, ReluGrad, Scale, Sub
 
 if TYPE_CHECKING:
-    from convc.lowering import Lowering, Stored
+    from convc.lowering import Lowering
+    from convc.program import Stored
 
 Body = Callable[[KernelBuilder, Scalar, ir.Op, list[Expr]], Expr]
 

@@ -24,7 +24,8 @@ from ir.ops import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolPi
 from ir.ops.pool import PoolAttributes
 
 if TYPE_CHECKING:
-    from convc.lowering import Lowering, Stored
+    from convc.lowering import Lowering
+    from convc.program import Stored
 
 UNROLLED = 16  # windows up to this many cells are unrolled
 

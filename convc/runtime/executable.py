@@ -16,8 +16,8 @@ from convc.backend.native import MAXIMUM_ARGUMENTS, SYNC_BYTES
 from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target, available
 from convc.errors import CapacityError, Error, TargetError
-from convc.lowering import Step
 from convc.plan import ALIGNMENT, Placed, Plan
+from convc.program import Step
 from convc.runtime.threads import pool, runtime_code
 from ir.loops.interpreter import NUMPY
 

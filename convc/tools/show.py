@@ -16,10 +16,10 @@ from convc.backend import jit
 from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target, target_named
 from convc.errors import InputError
-from convc.lowering import Step
 from convc.model import Options, Stages, renamed, stages
 from convc.passes import PIPELINE, run_passes
 from convc.plan import Placed
+from convc.program import Step
 from convc.select import candidates
 from convc.tools import arguments
 from convc.tools.table import nbytes, pairs, seconds, table

@@ -11,9 +11,9 @@ import numpy as np
 
 import ir
 from convc.backend.scratch import scratch_bytes
-from convc.lowering import Step
 from convc.model import Model, Options
 from convc.plan import Placed, Plan, slot_bytes
+from convc.program import Step
 from convc.runtime.executable import Executable
 from convc.tools.accuracy import random_inputs
 from convc.tools.check import one_node

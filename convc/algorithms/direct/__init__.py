@@ -23,7 +23,8 @@ from ir.loops import KernelBuilder
 from ir.ops import Add, Conv, ConvWeightGrad
 
 if TYPE_CHECKING:
-    from convc.lowering import Lowering, Stored
+    from convc.lowering import Lowering
+    from convc.program import Stored
 
 PLAIN_FORMS = ("spatial", "planes")
 ROW = 30  # cycles to begin and end a short row of vectors

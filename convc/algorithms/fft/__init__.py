@@ -29,7 +29,8 @@ from ir.loops.interpreter import NUMPY
 from ir.ops import Conv, ConvInputGrad, ConvWeightGrad
 
 if TYPE_CHECKING:
-    from convc.lowering import Lowering, Stored
+    from convc.lowering import Lowering
+    from convc.program import Stored
 
 
 class Fft:

@@ -17,7 +17,7 @@ from ir.loops.builder import call
 from ir.loops.nodes import Expr, Scalar
 
 if TYPE_CHECKING:
-    from convc.lowering import Stored
+    from convc.program import Stored
 
 
 def weights_shape(tiling: Tiling) -> tuple[int, ...]:

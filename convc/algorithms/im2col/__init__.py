@@ -30,7 +30,8 @@ from ir.loops import KernelBuilder
 from ir.ops import Conv, ConvWeightGrad
 
 if TYPE_CHECKING:
-    from convc.lowering import Lowering, Stored
+    from convc.lowering import Lowering
+    from convc.program import Stored
 
 
 class Im2col:

@@ -25,7 +25,8 @@ from ir.ops import Conv
 from ir.types import Array
 
 if TYPE_CHECKING:
-    from convc.lowering import Lowering, Stored
+    from convc.lowering import Lowering
+    from convc.program import Stored
 
 RANK_ONE = {"f32": 1e-6, "f64": 1e-12}  # of the first singular value: what the second may be
 APPROXIMATE = 1e-3  # what all beyond the terms of an approximation may be together

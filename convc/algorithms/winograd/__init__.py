@@ -25,7 +25,8 @@ from ir.loops import KernelBuilder
 from ir.ops import Conv, ConvWeightGrad
 
 if TYPE_CHECKING:
-    from convc.lowering import Lowering, Stored
+    from convc.lowering import Lowering
+    from convc.program import Stored
 
 EFFICIENCY = 0.85  # of the peak, that the small products reach
 TRANSFORM = 2.0  # cycles to transform one vector along one axis, its load and store included

@@ -26,7 +26,8 @@ from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Load, Scalar
 
 if TYPE_CHECKING:
-    from convc.lowering import Lowering, Stored
+    from convc.lowering import Lowering
+    from convc.program import Stored
 
 GROUP = 64  # channels of either side that a task multiplies while they lie in the cache
 

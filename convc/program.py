@@ -1,0 +1,88 @@
+"""Programs: kernels run in order over slots of memory; what a graph is lowered to."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+
+import ir
+from convc.layout import PLAIN, Image, Layout
+from ir.loops import Kernel, KernelBuilder
+from ir.loops.nodes import Scalar
+
+WORTH_SHARING = 3e-6  # seconds of work below which a step stays on one thread
+Role = Literal["input", "output", "constant", "temporary"]
+
+
+@dataclass(frozen=True)
+class Slot:
+    """A buffer of a program: ``size`` elements; constants carry their data unless computed."""
+
+    number: int
+    name: str
+    dtype: Scalar
+    size: int
+    role: Role
+    data: np.ndarray[Any, Any] | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class Step:
+    """One kernel launch. ``node`` names the graph node it serves, ``work`` its seconds, roughly."""
+
+    kernel: Kernel
+    slots: tuple[int, ...]
+    node: str
+    algorithm: str
+    work: float = 0.0
+
+    @property
+    def parallel(self) -> bool:
+        """Whether the step is worth more than one thread."""
+        return self.kernel.tasks > 1 and self.work > WORTH_SHARING
+
+    @property
+    def reads(self) -> tuple[int, ...]:
+        pairs = zip(self.kernel.params, self.slots, strict=True)
+        return tuple(slot for param, slot in pairs if not param.writable)
+
+    @property
+    def writes(self) -> tuple[int, ...]:
+        pairs = zip(self.kernel.params, self.slots, strict=True)
+        return tuple(slot for param, slot in pairs if param.writable)
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A value, or something derived from it, in memory."""
+
+    slot: int
+    type: ir.TensorType
+    layout: Layout = PLAIN
+
+    @property
+    def dtype(self) -> Scalar:
+        return self.type.dtype.value
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.type.static_shape
+
+    def image(self, k: KernelBuilder, name: str, write: bool = False) -> Image:
+        """Declare this as a parameter of the kernel, seen in its layout."""
+        declare = k.write if write else k.read
+        physical = self.layout.physical(self.shape)
+        return Image(declare(name, self.dtype, physical), self.layout, self.shape)
+
+
+@dataclass(frozen=True)
+class Program:
+    """What a graph was lowered to; slots are numbered by position."""
+
+    slots: tuple[Slot, ...]
+    steps: tuple[Step, ...]
+    inputs: Mapping[str, int]
+    outputs: Mapping[str, int]

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 PLAIN_FORMS = ("spatial", "planes")
 ROW = 30  # cycles to begin and end a short row of vectors
-TRANSPOSE = 100  # cycles to transpose a square of vectors and store it
+TRANSPOSE = 50  # cycles to transpose a square of vectors and store it
 Form = Literal["channels", "depthwise", "spatial", "planes"]
 
 

@@ -152,7 +152,7 @@ class _Place:
 
 def conversion_seconds(type: ir.TensorType) -> float:
     """Reading and writing every element once; writes overlap with reads."""
-    nbytes = 2 * int(type.nbytes)  # type: ignore[arg-type]
+    nbytes = 2 * type.static_nbytes
     return nbytes / (1.7 * stream_bytes(nbytes))
 
 

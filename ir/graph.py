@@ -263,7 +263,7 @@ def check_name(name: str) -> None:
 
 def _check_type(what: str, type: TensorType, known: frozenset[str]) -> None:
     if type.is_static:
-        if int(type.nbytes) > MAX_BYTES:  # type: ignore[arg-type]
+        if type.static_nbytes > MAX_BYTES:
             raise ShapeError(f"{what} of type {type} is larger than 2**46 bytes")
     elif unknown := _symbols([type]) - known:
         names = ", ".join(sorted(unknown))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -122,6 +123,11 @@ class TensorType:
         if len(sizes) != self.rank:
             raise ShapeError(f"{self} is not static; bind its symbols first")
         return sizes
+
+    @property
+    def static_nbytes(self) -> int:
+        """`nbytes` as an int; ShapeError when an extent is symbolic."""
+        return math.prod(self.static_shape) * self.dtype.itemsize
 
     def bind(self, env: Mapping[str, Dim]) -> TensorType:
         """This type with the symbols in `env` replaced."""

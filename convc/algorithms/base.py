@@ -78,6 +78,7 @@ class Wish:
 
 AS_PLAIN = Wish()
 
+
 class Algorithm(Protocol):
     """One way to compute some ops. Instances are stateless; the registry is ``ALGORITHMS``."""
 

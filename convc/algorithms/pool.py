@@ -19,7 +19,7 @@ from convc.layout import Image, clear, zero_halo
 from convc.schedule import Extent, Nest, Point, Schedule, lower
 from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import call, maximum, select
-from ir.loops.nodes import Expr, Load, Position
+from ir.loops.nodes import Expr, Load, LoopKind, Position
 from ir.ops import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
 from ir.ops.pool import PoolAttributes
 
@@ -191,12 +191,12 @@ def _cells(
     k: KernelBuilder, op: PoolAttributes, at: tuple[Affine, ...], extents: Sequence[int]
 ) -> Iterator[tuple[tuple[Affine, ...], Expr]]:
     """Loops over the real cells of the window at an output position, with their numbers."""
-    kind = "unroll" if prod(op.window) <= UNROLLED else "for"
+    kind: LoopKind = "unroll" if prod(op.window) <= UNROLLED else "for"
     with ExitStack() as loops:
         number = Affine()
         cells = []
         for axis, window in enumerate(op.window):
-            m = loops.enter_context(k.loop(f"m{axis}", window, kind))  # type: ignore[arg-type]
+            m = loops.enter_context(k.loop(f"m{axis}", window, kind))
             number = number * window + m
             cells.append(at[axis] * op.stride[axis] + m - op.pads[axis][0])
         for position, extent in zip(cells, extents, strict=True):

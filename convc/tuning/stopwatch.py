@@ -24,7 +24,7 @@ ENOUGH = 64 << 20  # bytes: about the caches of one processor; reading more chan
 def elsewhere(graph: ir.Graph, node: ir.Node) -> Memory:
     """As much memory as the rest of a static graph works on between two runs of the node."""
     own = {*node.inputs, *node.outputs}
-    sizes = [int(t.nbytes) for name, t in graph.types.items() if name not in own]  # type: ignore[arg-type]
+    sizes = [t.static_nbytes for name, t in graph.types.items() if name not in own]
     return np.ones(min(sum(sizes), ENOUGH) // 8, np.int64)
 
 

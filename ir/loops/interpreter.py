@@ -13,7 +13,20 @@ import numpy as np
 import numpy.typing as npt
 
 from ir.loops.functions import FUNCTIONS
-from ir.loops.nodes import Affine, Call, Const, Expr, Guard, Kernel, Load, Local, Loop, Stmt, Store
+from ir.loops.nodes import (
+    Affine,
+    Call,
+    Const,
+    Expr,
+    Guard,
+    Kernel,
+    Load,
+    Local,
+    Loop,
+    Position,
+    Stmt,
+    Store,
+)
 
 Env = dict[str, Any]
 Action = Callable[[Env], None]
@@ -112,5 +125,6 @@ def _expression(expr: Expr) -> Callable[[Env], Any]:
     if isinstance(expr, Call):
         function, args = FUNCTIONS[expr.function].evaluate, [_expression(a) for a in expr.args]
         return lambda env: function(*(arg(env) for arg in args))
-    position = _index(expr.index)  # type: ignore[attr-defined]
+    assert isinstance(expr, Position)
+    position = _index(expr.index)
     return lambda env: np.int64(position(env))

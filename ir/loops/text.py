@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from ir.loops.nodes import Affine, Call, Const, Expr, Guard, Kernel, Load, Local, Loop, Stmt, Store
+from ir.loops.nodes import (
+    Affine,
+    Call,
+    Const,
+    Expr,
+    Guard,
+    Kernel,
+    Load,
+    Local,
+    Loop,
+    Position,
+    Stmt,
+    Store,
+)
 
 
 def to_text(kernel: Kernel) -> str:
@@ -46,7 +59,8 @@ def expression(expr: Expr) -> str:
         return f"{expr.buffer}[{_subscripts(expr.index)}]"
     if isinstance(expr, Call):
         return f"{expr.function}({', '.join(expression(arg) for arg in expr.args)})"
-    return f"#({expr.index})"  # type: ignore[attr-defined]
+    assert isinstance(expr, Position)
+    return f"#({expr.index})"
 
 
 def _subscripts(index: tuple[Affine, ...]) -> str:

@@ -1,7 +1,8 @@
 """Direct convolution: the sum as it is written, in all three directions and for every shape.
 
-Three forms share the work. ``channels`` puts output channels in the lanes of a vector,
-``depthwise`` the channels of a convolution that mixes none, ``spatial`` the last image axis.
+Four forms share the work. ``channels`` puts output channels in the lanes of a vector,
+``depthwise`` the channels of a convolution that mixes none, ``spatial`` the last image axis;
+``planes`` is ``spatial`` for channels that are not mixed, a plane at a time.
 """
 
 from __future__ import annotations

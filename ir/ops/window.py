@@ -17,6 +17,7 @@ from ir.op import Op, require_integer
 from ir.types import Array, described
 
 Pads: TypeAlias = tuple[tuple[int, int], ...]
+Pad: TypeAlias = int | str | Sequence[int | Sequence[int]]
 
 
 def output_size(n: Dim, k: Dim, stride: int, lo: int, hi: int, dilation: int = 1) -> Dim:

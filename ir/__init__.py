@@ -15,6 +15,7 @@ from ir.errors import (
     ShapeError,
     WeightsError,
 )
+from ir.expand import expand
 from ir.files import load, save
 from ir.graph import Graph, Node
 from ir.inputs import check_inputs
@@ -52,6 +53,7 @@ __all__ = [
     "bind",
     "check_inputs",
     "dead_code",
+    "expand",
     "interpret",
     "load",
     "parse",

@@ -7,7 +7,9 @@ from functools import partial
 
 import ir
 from convc.errors import Error
+from convc.passes.expand_composites import expand_composites
 from convc.passes.fuse_epilogues import fuse_epilogues
+from convc.passes.merge_common_subexpressions import merge_common_subexpressions
 from convc.passes.relu_gradient_from_result import relu_gradient_from_result
 from convc.passes.remove_dead_code import remove_dead_code
 from ir.types import described
@@ -15,6 +17,8 @@ from ir.types import described
 Pass = Callable[[ir.Graph], ir.Graph]
 PIPELINE: tuple[Pass, ...] = (
     remove_dead_code,
+    expand_composites,
+    merge_common_subexpressions,
     relu_gradient_from_result,
     fuse_epilogues,
 )

@@ -1,0 +1,109 @@
+"""Ops that are formulas of other ops, and their gradients."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+from ir.dims import Dim
+from ir.errors import AttributeValueError, ShapeError
+from ir.op import Example, Grads, Op, Values
+from ir.types import Array, TensorType
+
+if TYPE_CHECKING:
+    from ir.builder import Builder
+    from ir.graph import Graph
+
+
+@dataclass(frozen=True)
+class Composite(Op):
+    """An op that can be written as a graph of others.
+
+    It stands in a graph as one node, under symbolic extents too; `ir.expand` replaces it when all
+    extents are known. `evaluate` is the formula itself, not the expansion: tests compare the two.
+    `results` names the float results.
+    """
+
+    results: ClassVar[tuple[str, ...]] = ("y",)
+
+    @abstractmethod
+    def expand(self, b: Builder, operands: Values) -> Values:
+        """Emit the ops that compute the outputs from operands of static types."""
+
+    def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
+        floats = [g for g in upstream if g.dtype.is_float]
+        grads = iter(b.emit(CompositeGrad(self), (*inputs, *floats)))
+        return tuple(next(grads) if value.dtype.is_float else None for value in inputs)
+
+    def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
+        """Those of the expansion."""
+        return self.expansion(inputs).cost().flops
+
+    def expansion(self, types: Sequence[TensorType]) -> Graph:
+        """The op as a graph whose inputs are its operands; ShapeError unless types are static."""
+        from ir.expand import expansion  # the graph and its builder know the ops, not the reverse
+
+        return expansion(self, tuple(types))
+
+
+@dataclass(frozen=True)
+class CompositeGrad(Composite):
+    """The gradient of a composite op in each float operand: its operands, g per float output."""
+
+    of: Composite
+
+    name: ClassVar[str] = "gradient"
+    formula: ClassVar[str] = "dx = gradient of Σ ⟨g, of(x)⟩, by differentiating the expansion"
+    operands: ClassVar[tuple[str, ...]] = ()
+
+    def validate(self) -> None:
+        if not isinstance(self.of, Composite):
+            raise AttributeValueError(f"{self.name}: of = {self.of!r} must be a composite op")
+
+    def operand_names(self) -> tuple[str, ...]:
+        """Those of the op, then a gradient for each of its float outputs."""
+        return (*self.of.operand_names(), *(f"grad_{name}" for name in self.of.results))
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        count = len(self.of.operand_names())
+        operands, upstream = types[:count], types[count:]
+        wanted = [type for type in self.of.infer(*operands) if type.dtype.is_float]
+        if list(upstream) != wanted:
+            listed = ", ".join(map(str, wanted))
+            given = ", ".join(map(str, upstream))
+            raise ShapeError(f"{self.of.name}: its gradient takes g of {listed}, not of {given}")
+        return tuple(type for type in operands if type.dtype.is_float)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        from ir.interpreter import interpret
+
+        graph = self.expansion([TensorType.of(array) for array in arrays])
+        given = dict(zip(graph.inputs, arrays, strict=True))
+        return tuple(interpret(graph, given).values())
+
+    def expand(self, b: Builder, operands: Values) -> Values:
+        from ir.autodiff import vjp
+        from ir.expand import inline
+
+        count = len(self.of.operand_names())
+        forward = self.of.expansion([value.type for value in operands[:count]])
+        wrt = [name for name, type in forward.inputs.items() if type.dtype.is_float]
+        back = vjp(forward, wrt)
+        grads = {name: value for name, value in back.outputs.items() if name not in forward.outputs}
+        return inline(b, back.replace(outputs=grads), operands)
+
+    @classmethod
+    def examples(cls) -> tuple[Example, ...]:
+        from ir.ops import OPS
+
+        kinds = [op for op in OPS if issubclass(op, Composite) and op is not cls]
+        return tuple(_gradient_example(kind.examples()[0]) for kind in kinds)[:13]
+
+
+def _gradient_example(example: Example) -> Example:
+    assert isinstance(example.op, Composite)
+    upstream = [type for type in example.op.infer(*example.inputs) if type.dtype.is_float]
+    types = (*example.inputs, *upstream)
+    return Example(example.op.name, CompositeGrad(example.op), types, example.high)

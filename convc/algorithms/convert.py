@@ -12,12 +12,13 @@ from convc.backend.target import Target
 from convc.layout import Image, zero_halo
 from convc.schedule import segments
 from ir.loops import Kernel, KernelBuilder
-from ir.loops.nodes import Affine, Load, Scalar
+from ir.loops.nodes import Affine, Load, LoopKind, Scalar
 
 if TYPE_CHECKING:
     from convc.program import Stored
 
 CHUNK = 2048  # elements a task copies
+TASKS = 16  # enough for the threads that share a conversion
 
 
 def convert_kernel(source: Stored, result: Stored, target: Target) -> Kernel:
@@ -41,15 +42,24 @@ def _copy_image(k: KernelBuilder, x: Image, y: Image, lanes: int) -> None:
     blocked = x if x.layout.block > 1 else y
     side = blocked.layout.block
     *rows, last = blocked.shape[2:]
+    planes = x.shape[0] * blocked.blocks
+    few: LoopKind = "parallel" if planes < TASKS else "for"  # then rows are shared too
+    most = max(last, 1) if rows else max(-(-last * planes // (TASKS * side)), 1) * side  # pixels a task
     for first, blocks, channels in segments(blocked.shape[1], side):
-        for start, tiles, pixels in segments(last, side):
-            with ExitStack() as loops:
-                n = loops.enter_context(k.loop("n", x.shape[0], "parallel"))
-                b = loops.enter_context(k.loop("b", blocks, "parallel"))
-                at = [loops.enter_context(k.loop(f"s{a}", extent)) for a, extent in enumerate(rows)]
-                p = loops.enter_context(k.loop("p", tiles)) * side + start
-                place = _Place(n, b + first // side, tuple(at), p, channels, pixels)
-                _transpose(k, x, y, place)
+        for start, chunks, chunk in segments(last, most):
+            for inner, tiles, pixels in segments(chunk, side):
+                with ExitStack() as loops:
+                    n = loops.enter_context(k.loop("n", x.shape[0], "parallel"))
+                    b = loops.enter_context(k.loop("b", blocks, "parallel"))
+                    at = [
+                        loops.enter_context(k.loop(f"s{a}", extent, "for" if a else few))
+                        for a, extent in enumerate(rows)
+                    ]
+                    c = loops.enter_context(k.loop("chunk", chunks, "for" if rows else few))
+                    p = loops.enter_context(k.loop("p", tiles)) * side
+                    pixel = c * most + p + (start + inner)
+                    place = _Place(n, b + first // side, tuple(at), pixel, channels, pixels)
+                    _transpose(k, x, y, place)
 
 
 @dataclass(frozen=True)
@@ -96,9 +106,11 @@ def walk(
     extents |= {f"s{axis}": extent for axis, extent in enumerate(image.shape[2:])}
     blocked = image.layout.block > 1
     inner, extent = ("v", image.layout.block) if blocked else extents.popitem()
+    few = image.shape[0] * image.blocks < TASKS and len(image.shape) > 3
+    shared = ("n", "c", "s0") if few else ("n", "c")
     with ExitStack() as loops:
         outer = [
-            loops.enter_context(k.loop(axis, size, "parallel" if axis in "nc" else "for"))
+            loops.enter_context(k.loop(axis, size, "parallel" if axis in shared else "for"))
             for axis, size in extents.items()
         ]
         for start, trips, width in segments(extent, image.layout.block if blocked else lanes):

@@ -6,9 +6,10 @@ from convc.algorithms.direct import Direct
 from convc.algorithms.fft import Fft
 from convc.algorithms.im2col import Im2col
 from convc.algorithms.losses import AlongClasses, Total
-from convc.algorithms.movement import Alias, Gather, Reduce
+from convc.algorithms.movement import Alias, Move
 from convc.algorithms.pointwise import Pointwise
 from convc.algorithms.pool import Pick, Scatter, Sweep
+from convc.algorithms.reduce import Reduce
 from convc.algorithms.separable import Separable
 from convc.algorithms.winograd import Winograd
 
@@ -29,7 +30,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Outer(),
     Pointwise(),
     Alias(),
-    Gather(),
+    Move(),
     Reduce(),
     AlongClasses(),
     Total(),

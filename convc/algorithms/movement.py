@@ -1,15 +1,17 @@
-"""Ops that move or sum data: reshape, transpose, expand, sum."""
+"""Ops that move data: reshape, transpose, expand, slice, pad, reverse, concat."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
+import ir
 from convc.algorithms.base import AS_PLAIN, Site, Wish
-from convc.schedule import Nest, Point, Schedule, lower, segments
+from convc.algorithms.strided import Box, copy, fill, halo_of
+from ir.dims import Dim
 from ir.loops import Buffer, KernelBuilder
-from ir.loops.nodes import Expr, Index, Load
-from ir.ops import Expand, Reshape, Sum, Transpose
+from ir.ops import Concat, Expand, Pad, Reshape, Reverse, Slice, Transpose
 
 if TYPE_CHECKING:
     from convc.lowering import Lowering
@@ -49,100 +51,122 @@ class Alias(PlainData):
         into.alias(0)
 
 
-class Gather(PlainData):
-    """Each result element is one operand element."""
+class Move(PlainData):
+    """Each result element is one operand element, or a filler. Images stay in their blocks where
+    the op keeps blocks of channels whole."""
 
-    name: ClassVar[str] = "gather"
-
-    def supports(self, site: Site) -> str | None:
-        return None if isinstance(site.op, Transpose | Expand) else "only for transpose, expand"
-
-    def lower(self, site: Site, into: Lowering) -> None:
-        source, result = into.read(0), into.write()
-        k = KernelBuilder(site.op.name)
-        x = k.read("x", site.dtype, source.shape or (1,))
-        y = k.write("y", site.dtype, site.result or (1,))
-        axes = {f"a{axis}": extent for axis, extent in enumerate(y.shape)}
-
-        def store(p: Point, _: Expr) -> tuple[Load, Expr]:
-            at = tuple(p[a] for a in axes)
-            return y[at], x[_source(site, x, at)]
-
-        schedule = Schedule(tuple(axes)[:-1], vector=(f"a{len(axes) - 1}", site.lanes))
-        lower(k, Nest(site.dtype, axes, store), schedule)
-        into.run(k.build(), source, result)
-
-
-def _source(site: Site, x: Buffer, at: tuple[Index, ...]) -> tuple[Index, ...]:
-    if isinstance(site.op, Transpose) and site.op.perm:
-        places = dict(zip(site.op.perm, at, strict=True))
-        return tuple(places[axis] for axis in range(len(x.shape)))
-    aligned = at[len(at) - len(x.shape) :]
-    return tuple(0 if n == 1 else i for n, i in zip(x.shape, aligned, strict=True))
-
-
-class Reduce(PlainData):
-    """Sums over axes, in order. Per-channel sums of an image are taken on its blocks."""
-
-    name: ClassVar[str] = "reduce"
+    name: ClassVar[str] = "move"
 
     def supports(self, site: Site) -> str | None:
-        return None if isinstance(site.op, Sum) else "only for sum"
+        moved = isinstance(site.op, Transpose | Expand | Slice | Pad | Reverse | Concat)
+        return None if moved else "only for ops that move data"
+
+    def tolerance(self, site: Site) -> float:
+        return 6e-8 if site.dtype == "f32" else 0.0  # of the filler
+
+    def block(self, site: Site, given: Sequence[int]) -> int:
+        return max(given, default=1) if _keeps_blocks(site) else 1
 
     def wishes(self, site: Site) -> tuple[Wish, ...]:
-        return (Wish((site.lanes,), exact=False),) if _per_channel(site) else (AS_PLAIN,)
+        image = Wish((1, site.lanes), exact=False)
+        return (image if _keeps_blocks(site) else AS_PLAIN,) * len(site.inputs)
 
     def lower(self, site: Site, into: Lowering) -> None:
-        source, result = into.read(0), into.write()
-        k = KernelBuilder("sum")
-        if _per_channel(site):
-            _channel_sums(k, site, source)
+        blocked = _keeps_blocks(site)
+        given = [into.block(operand) for operand in range(len(site.inputs))]
+        block = self.block(site, given) if blocked else None
+        operands = [into.read(operand, block) for operand in range(len(site.inputs))]
+        result = into.write(block)
+        k = KernelBuilder(site.op.name)
+        xs = [k.read("x", site.dtype, (_size(x),)) for x in operands]
+        y = k.write("y", site.dtype, (_size(result),))
+        for around in halo_of(result):
+            fill(k, y, around, 0, site.lanes)
+        sources = [_box(x, blocked) for x in operands]
+        target = _box(result, blocked)
+        if isinstance(site.op, Concat):
+            axis, place = site.op.axis, [0] * len(target.extents)
+            for x, source in zip(xs, sources, strict=True):
+                part = target.cut(place, source.extents, (1,) * len(place))
+                copy(k, y, part, x, source, site.lanes)
+                place[axis] += source.extents[axis]
+        elif isinstance(site.op, Pad):
+            _pad(k, site, y, target, xs[0], sources[0], block)
         else:
-            _plain_sums(k, site)
-        into.run(k.build(), source, result)
+            copy(k, y, target, xs[0], _source(site.op, sources[0], target, block), site.lanes)
+        into.run(k.build(), *operands, result)
 
 
-def _per_channel(site: Site) -> bool:
-    assert isinstance(site.op, Sum)
-    rank = len(site.shape(0))
-    return rank > 2 and set(site.op.axes) == {*range(rank)} - {1}
+def _size(stored: Stored) -> int:
+    return stored.layout.size(stored.shape)
 
 
-def _channel_sums(k: KernelBuilder, site: Site, source: Stored) -> None:
-    x = source.image(k, "x")
-    y = k.write("y", site.dtype, site.result)
-    box = {"n": range(x.shape[0])} | {f"s{a}": range(n) for a, n in enumerate(x.shape[2:])}
-    for first, blocks, width in segments(x.shape[1], site.lanes):
-
-        def update(p: Point, acc: Expr, first: int = first) -> Expr:
-            at = (p[f"s{axis}"] for axis in range(len(x.shape) - 2))
-            return acc + x[(p["n"], p["c"] + first // site.lanes, *at, p["v"])]
-
-        def store(p: Point, acc: Expr, first: int = first) -> tuple[Load, Expr]:
-            return y[p["c"] * site.lanes + p["v"] + first], acc
-
-        nest = Nest(site.dtype, {"c": blocks, "v": width}, store, update, _nonempty(box))
-        lower(k, nest, Schedule(("c",), vector=("v", width)))
+def _box(stored: Stored, blocked: bool) -> Box:
+    return Box.blocks(stored.layout, stored.shape) if blocked else Box.whole(stored.shape)
 
 
-def _plain_sums(k: KernelBuilder, site: Site) -> None:
-    assert isinstance(site.op, Sum)
-    shape, gone = site.shape(0), set(site.op.axes)
-    x, y = k.read("x", site.dtype, shape or (1,)), k.write("y", site.dtype, site.result or (1,))
-    kept = {f"a{axis}": n for axis, n in enumerate(shape) if axis not in gone}
-    box = {f"a{axis}": range(n) for axis, n in enumerate(shape) if axis in gone}
-
-    def update(p: Point, acc: Expr) -> Expr:
-        return acc + x[tuple(p[f"a{axis}"] for axis in range(len(shape))) or (0,)]
-
-    def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
-        return y[tuple(p[a] for a in kept) or (0,)], acc
-
-    last = f"a{len(shape) - 1}"
-    vector = (last, site.lanes) if last in kept else None
-    parallel = tuple(axis for axis in kept if axis != last)
-    lower(k, Nest(site.dtype, kept, store, update, _nonempty(box)), Schedule(parallel, (), vector))
+def _source(op: ir.Op, x: Box, y: Box, block: int | None) -> Box:
+    """Where the elements of y are in x."""
+    if isinstance(op, Transpose):
+        return x.permuted(op.perm)
+    if isinstance(op, Expand):
+        return x.repeated(y.extents)
+    if isinstance(op, Reverse):
+        return x.reversed(op.axes)
+    assert isinstance(op, Slice)
+    starts, steps = _numbers(op.starts), op.steps
+    if block is not None:
+        starts, steps = _in_blocks(starts, block, 0), (*steps, 1)
+    return x.cut(starts, y.extents, steps)
 
 
-def _nonempty(box: dict[str, range]) -> tuple[dict[str, range], ...]:
-    return (box,) if all(map(len, box.values())) else ()
+def _in_blocks(numbers: Sequence[int], block: int, lane: int) -> tuple[int, ...]:
+    """Numbers per axis of an image, those of channels counted in blocks, and that of a lane."""
+    return (numbers[0], numbers[1] // block, *numbers[2:], lane)
+
+
+def _pad(
+    k: KernelBuilder, site: Site, y: Buffer, target: Box, x: Buffer, source: Box, block: int | None
+) -> None:
+    """Copy the entries that are not cropped away; fill between and around them."""
+    op = site.op
+    assert isinstance(op, Pad)
+    lows, steps = _numbers(low for low, _ in op.pads), tuple(1 + gap for gap in op.interior)
+    if block is not None:
+        lows, steps = _in_blocks(lows, block, 0), (*steps, 1)
+    axes = list(zip(lows, steps, source.extents, target.extents, strict=True))
+    firsts = [max(0, -(low // step)) for low, step, *_ in axes]
+    ends = [min(n, (size - 1 - low) // step + 1) for low, step, n, size in axes]
+    counts = [max(0, end - first) for first, end in zip(firsts, ends, strict=True)]
+    if not prod(counts):
+        fill(k, y, target, op.value, site.lanes)
+        return
+    places = [low + first * step for first, (low, step, *_) in zip(firsts, axes, strict=True)]
+    spans = [(count - 1) * step + 1 for count, step in zip(counts, steps, strict=True)]
+    entries = target.cut(places, counts, steps)
+    for box in (*target.slabs(places, spans), *entries.gaps(steps)):
+        fill(k, y, box, op.value, site.lanes)
+    taken = source.cut(firsts, counts, (1,) * len(counts))
+    copy(k, y, entries, x, taken, site.lanes)
+
+
+def _numbers(extents: Iterable[Dim]) -> tuple[int, ...]:
+    """Extents of a static graph."""
+    return tuple(n for n in extents if isinstance(n, int))
+
+
+def _keeps_blocks(site: Site) -> bool:
+    """Whether the op can work on images in blocks of channels: it moves whole ones."""
+    op, lanes = site.op, site.lanes
+    if len(site.result) < 3:
+        return False
+    channels = [shape.static_shape[1] for shape in site.inputs if shape.rank > 1]
+    if isinstance(op, Slice):
+        return op.steps[1] == 1 and _numbers(op.starts)[1] % lanes == 0
+    if isinstance(op, Pad):
+        low, high = _numbers(op.pads[1])
+        whole = not (low % lanes or channels[0] % lanes)
+        return op.interior[1] == 0 and (low == high == 0 or whole)
+    if isinstance(op, Concat):
+        return op.axis != 1 or not any(count % lanes for count in channels[:-1])
+    return isinstance(op, Reverse) and 1 not in op.axes

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from ir.op import Op
 from ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
-from ir.ops.dense import Dense
+from ir.ops.dense import Dense, MatMul
 from ir.ops.fused import Fused
 from ir.ops.loss import (
     CrossEntropy,
@@ -15,6 +15,7 @@ from ir.ops.loss import (
     SoftmaxGrad,
     SquaredLoss,
 )
+from ir.ops.movement import Concat, Pad, Reverse, Slice
 from ir.ops.pointwise import Add, Bias, Mul, Relu, ReluGrad, Scale, Sub
 from ir.ops.pool import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
 from ir.ops.shape import Expand, Reshape, Sum, Transpose
@@ -29,6 +30,7 @@ OPS: tuple[type[Op], ...] = (
     AveragePool,
     AveragePoolGrad,
     Dense,
+    MatMul,
     Bias,
     Relu,
     ReluGrad,
@@ -38,6 +40,10 @@ OPS: tuple[type[Op], ...] = (
     Scale,
     Reshape,
     Transpose,
+    Slice,
+    Pad,
+    Concat,
+    Reverse,
     Sum,
     Expand,
     Softmax,

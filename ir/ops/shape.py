@@ -11,10 +11,23 @@ import numpy as np
 from ir.dims import Dim
 from ir.errors import AttributeValueError, ShapeError
 from ir.op import Example, Grads, Op, Values, require_extents, require_floats, require_integer
-from ir.types import Array, TensorType
+from ir.types import Array, TensorType, described
 
 if TYPE_CHECKING:
     from ir.builder import Builder, Value
+
+
+def broadcast(a: Sequence[Dim], b: Sequence[Dim]) -> tuple[Dim, ...] | None:
+    """The shape that both broadcast to by numpy's rule, None where they do not.
+
+    A symbolic extent matches itself and 1.
+    """
+    rank = max(len(a), len(b))
+    left, right = ((1,) * (rank - len(shape)) + tuple(shape) for shape in (a, b))
+    pairs = tuple(zip(left, right, strict=True))
+    if any(m != n and m != 1 and n != 1 for m, n in pairs):
+        return None
+    return tuple(n if m == 1 else m for m, n in pairs)
 
 
 def sum_to(b: Builder, value: Value, shape: Sequence[Dim]) -> Value:
@@ -26,6 +39,22 @@ def sum_to(b: Builder, value: Value, shape: Sequence[Dim]) -> Value:
     if axes:
         value = b.apply(Sum(axes), value)
     return value if value.shape == tuple(shape) else b.apply(Reshape(tuple(shape)), value)
+
+
+def require_axes(op: Op, axes: object) -> None:
+    """AttributeValueError unless `axes` is a tuple of axes that are all different."""
+    if not isinstance(axes, tuple):
+        raise AttributeValueError(f"{op.name}: axes = {described(axes)} must be a tuple")
+    for axis in axes:
+        require_integer(op, "axes", axis, 0)
+    if len(set(axes)) != len(axes):
+        raise AttributeValueError(f"{op.name}: axes = {axes} names an axis twice")
+
+
+def require_axes_of(op: Op, axes: Sequence[int], x: TensorType) -> None:
+    """ShapeError unless x has all of these axes."""
+    if any(axis >= x.rank for axis in axes):
+        raise ShapeError(f"{op.name}: axes = {tuple(axes)} go beyond the axes of {x}")
 
 
 @dataclass(frozen=True)
@@ -124,18 +153,12 @@ class Sum(Op):
     operands: ClassVar[tuple[str, ...]] = ("x",)
 
     def validate(self) -> None:
-        if not isinstance(self.axes, tuple):
-            raise AttributeValueError(f"{self.name}: axes = {self.axes!r} must be a tuple")
-        for axis in self.axes:
-            require_integer(self, "axes", axis, 0)
-        if len(set(self.axes)) != len(self.axes):
-            raise AttributeValueError(f"{self.name}: axes = {self.axes} names an axis twice")
+        require_axes(self, self.axes)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         (x,) = types
         require_floats(self, x)
-        if any(axis >= x.rank for axis in self.axes):
-            raise ShapeError(f"{self.name}: axes = {self.axes} go beyond the axes of {x}")
+        require_axes_of(self, self.axes, x)
         return (x.with_shape(*(n for i, n in enumerate(x.shape) if i not in self.axes)),)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:

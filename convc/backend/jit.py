@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,9 +21,7 @@ from convc.backend.target import Target
 from convc.errors import Error
 from ir.loops import Kernel, to_text
 
-KERNEL = ctypes.CFUNCTYPE(
-    None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p
-)
+KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 _LOCK = threading.Lock()
 _COMPILED: weakref.WeakValueDictionary[tuple[str, Target], Compiled] = weakref.WeakValueDictionary()
 
@@ -35,10 +34,14 @@ if hasattr(os, "register_at_fork"):  # a child must not inherit a compiler in mi
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """Machine code of one module, alive as long as this object."""
+    """Machine code of one module, alive as long as this object.
+
+    ``seconds`` is the processor time that emitting and compiling it took.
+    """
 
     address: int
     engine: Any
+    seconds: float = 0.0
 
     def kernel(self) -> Callable[..., None]:
         """The code as a kernel: call it with arguments, begin, end, scratch (see ``emit``)."""
@@ -112,9 +115,11 @@ def compile_kernel(kernel: Kernel, target: Target) -> Compiled:
     with _LOCK:
         compiled = _COMPILED.get(key)
         if compiled is None:
+            start = time.thread_time()
             machine = target_machine(target)
             module = kernel_module(kernel, target, machine)
-            compiled = load(module, machine, f"k_{key[0]}")
+            loaded = load(module, machine, f"k_{key[0]}")
+            compiled = replace(loaded, seconds=time.thread_time() - start)
             _COMPILED[key] = compiled
         return compiled
 

@@ -37,8 +37,10 @@ class Executable:
         shareable = sum(step.work for step in plan.steps if step.parallel)
         self.threads = threads if shareable > SMALL else 1
         self._constants = _aligned(plan.constant_bytes)
+        self.compiled: dict[str, float] = {}
+        """The kernels by name, with the processor seconds that compiling them took."""
         self._prepare(target)
-        self._code = _Code(plan.steps, target)
+        self._code = self._compile(plan.steps, target)
         self._runtime = runtime_code()
         self._contexts: deque[_Context] = deque()
         self._inputs = tuple(plan.program.inputs.values())
@@ -97,9 +99,16 @@ class Executable:
                 raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
                 self._constants[placed.offset : placed.offset + raw.size] = raw
         if self.plan.prepare:
-            code = _Code(self.plan.prepare, target)
+            code = self._compile(self.plan.prepare, target)
             context = _Context(self.plan, self._constants, code.scratch)
             runtime_code().run(code.program, code.arguments, context.address)
+
+    def _compile(self, steps: Sequence[Step], target: Target) -> _Code:
+        code = _Code(steps, target)
+        for step, kernel in zip(steps, code.kernels, strict=True):
+            before = self.compiled.get(step.kernel.name, 0.0)
+            self.compiled[step.kernel.name] = max(before, kernel.seconds)
+        return code
 
 
 @dataclass(frozen=True)

@@ -57,6 +57,8 @@ class Result:
     nbytes: int
     algorithm: str = ""
     compile_seconds: float = 0.0
+    kernel_seconds: Mapping[str, float] = field(default_factory=dict)
+    """What compiling each kernel took, in processor time."""
     times: Mapping[str, Timing] = field(default_factory=dict)
     errors: Mapping[str, str] = field(default_factory=dict)
     peak: float | None = None
@@ -144,10 +146,23 @@ class Report:
                 mean, ahead = statistics.geometric_mean(ratios), sum(r > 1 for r in ratios)
                 lines.append(f"best peer / convc, {what}: geometric mean {mean:.3f}, "
                              f"convc ahead in {ahead} of {len(ratios)}")  # fmt: skip
+        lines += self._compile_times()
         disturbed = [f"{r.layer} {r.direction}" for r in self.results if r.unrest > UNREST]
         if disturbed:
             lines.append(f"the machine was busy, measure again: {', '.join(disturbed)}")
         return "\n".join([*lines, *_complaints(self.results)])
+
+    def _compile_times(self) -> list[str]:
+        kernels = [
+            (seconds, f"{name} of {r.layer} {r.direction}")
+            for r in self.results
+            for name, seconds in r.kernel_seconds.items()
+        ]
+        if not kernels:
+            return []
+        middle = statistics.median(seconds for seconds, _ in kernels)
+        most, which = max(kernels)
+        return [f"compile time of a kernel: median {middle:.3f} s, most {most:.2f} s ({which})"]
 
     def plain(self) -> dict[str, object]:
         """For JSON."""
@@ -224,7 +239,8 @@ def _compiled(graph: ir.Graph, how: How, result: Result) -> tuple[Model, Result]
     model = compile(graph, how.threads, algorithms=forced, target=how.target.name)
     took = time.perf_counter() - start
     chosen = ", ".join(algorithm.name for algorithm in model.stages().algorithms.values())
-    return model, replace(result, compile_seconds=took, algorithm=chosen)
+    kernels = model.executable().compiled
+    return model, replace(result, compile_seconds=took, kernel_seconds=kernels, algorithm=chosen)
 
 
 def _inputs(graph: ir.Graph) -> dict[str, Array]:

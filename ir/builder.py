@@ -9,6 +9,7 @@ from ir.build.elementwise import ElementwiseMethods
 from ir.build.loss import LossMethods
 from ir.build.movement import MovementMethods
 from ir.build.pool import PoolMethods
+from ir.build.reduce import ReduceMethods
 
 __all__ = ["Builder", "Value"]
 
@@ -19,6 +20,7 @@ class Builder(
     DenseMethods,
     ElementwiseMethods,
     MovementMethods,
+    ReduceMethods,
     LossMethods,
 ):
     """Collects inputs, weights, nodes and outputs; `build` makes the graph.

@@ -18,6 +18,7 @@ from ir.ops.loss import (
 from ir.ops.movement import Concat, Pad, Reverse, Slice
 from ir.ops.pointwise import Add, Bias, Mul, Relu, ReluGrad, Scale, Sub
 from ir.ops.pool import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
+from ir.ops.reduce import Mean
 from ir.ops.shape import Expand, Reshape, Sum, Transpose
 
 OPS: tuple[type[Op], ...] = (
@@ -45,6 +46,7 @@ OPS: tuple[type[Op], ...] = (
     Concat,
     Reverse,
     Sum,
+    Mean,
     Expand,
     Softmax,
     SoftmaxGrad,

@@ -143,13 +143,11 @@ class Transpose(Op):
 
 
 @dataclass(frozen=True)
-class Sum(Op):
-    """The sum over some axes, which disappear from the shape."""
+class Reduction(Op):
+    """Many elements to one, over some axes, which disappear from the shape."""
 
     axes: tuple[int, ...]
 
-    name: ClassVar[str] = "sum"
-    formula: ClassVar[str] = "y = Σ over axes of x"
     operands: ClassVar[tuple[str, ...]] = ("x",)
 
     def validate(self) -> None:
@@ -161,16 +159,27 @@ class Sum(Op):
         require_axes_of(self, self.axes, x)
         return (x.with_shape(*(n for i, n in enumerate(x.shape) if i not in self.axes)),)
 
+    def spread(self, b: Builder, y: Value, shape: Sequence[Dim]) -> Value:
+        """A result repeated along the axes that it has lost, to the shape of x."""
+        kept = tuple(1 if axis in self.axes else n for axis, n in enumerate(shape))
+        return b.apply(Expand(tuple(shape)), b.apply(Reshape(kept), y))
+
+    def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
+        return inputs[0].size
+
+
+@dataclass(frozen=True)
+class Sum(Reduction):
+    """The sum over some axes, which disappear from the shape."""
+
+    name: ClassVar[str] = "sum"
+    formula: ClassVar[str] = "y = Σ over axes of x"
+
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.asarray(arrays[0].sum(axis=self.axes)),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        shape = inputs[0].shape
-        kept = tuple(1 if axis in self.axes else n for axis, n in enumerate(shape))
-        return (b.apply(Expand(shape), b.apply(Reshape(kept), upstream[0])),)
-
-    def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
-        return inputs[0].size
+        return (self.spread(b, upstream[0], inputs[0].shape),)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:

@@ -1,0 +1,39 @@
+"""Builder methods for reductions over axes."""
+
+from __future__ import annotations
+
+from ir.build.core import Core, PerAxis, Value, from_start, items
+from ir.ops import reduce, shape
+
+
+class ReduceMethods(Core):
+    """Reductions. Negative axes count from the end; with `keepdims` they stay, of extent 1."""
+
+    def sum(
+        self, x: Value, axes: PerAxis | None = None, keepdims: bool = False, name: str | None = None
+    ) -> Value:
+        """The sum over axes (default: all)."""
+        return self._reduced(shape.Sum(self._chosen("sum", x, axes)), x, keepdims, name)
+
+    def mean(
+        self, x: Value, axes: PerAxis | None = None, keepdims: bool = False, name: str | None = None
+    ) -> Value:
+        """The mean over axes (default: all)."""
+        return self._reduced(reduce.Mean(self._chosen("mean", x, axes)), x, keepdims, name)
+
+    def _chosen(self, what: str, x: Value, axes: PerAxis | None) -> tuple[int, ...]:
+        """Axes to reduce, counted from the start."""
+        return axes_of(what, axes, self._own(x).type.rank)
+
+    def _reduced(self, op: shape.Reduction, x: Value, keepdims: bool, name: str | None) -> Value:
+        y = self.apply(op, x, name=None if keepdims else name)
+        if not keepdims:
+            return y
+        kept = tuple(1 if axis in op.axes else n for axis, n in enumerate(x.shape))
+        return self.apply(shape.Reshape(kept), y, name=name)
+
+
+def axes_of(what: str, axes: PerAxis | None, rank: int) -> tuple[int, ...]:
+    """One axis, some, or all (None) of so many, counted from the start."""
+    chosen = range(rank) if axes is None else (axes,) if isinstance(axes, int) else axes
+    return tuple(from_start(axis, rank) for axis in items(f"{what}: axes", chosen))

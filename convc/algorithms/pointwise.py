@@ -1,47 +1,28 @@
-"""Elementwise ops: in whatever layout their operands already have."""
+"""Elementwise ops: one loop over all elements, in whatever layout the operands already have.
+
+Operands are boxes of strided elements over the result's extents, with stride 0 where they are
+broadcast; so images in blocks of channels may be combined with scalars, with a number per channel,
+per example and channel, or per position, without leaving their blocks.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
-import ir
 from convc.algorithms.base import AS_PLAIN, Site, Wish
-from convc.algorithms.convert import flat, walk
-from convc.algorithms.epilogue import channel_vector, relu
-from convc.layout import zero_halo
-from convc.schedule import Nest, Point, Schedule, lower
+from convc.algorithms.bodies import BODIES
+from convc.algorithms.convert import convert_kernel
+from convc.algorithms.strided import Box, fill, halo_of, merged, walk
+from convc.layout import Layout
 from ir.loops import Affine, KernelBuilder
-from ir.loops.builder import call, select
-from ir.loops.nodes import Expr, Load, Scalar
-from ir.ops import Add, Bias, Mul, Relu, ReluGrad, Scale, Sub
+from ir.loops.nodes import Expr
+from ir.ops import Bias
 
 if TYPE_CHECKING:
     from convc.lowering import Lowering
     from convc.program import Stored
-
-Body = Callable[[KernelBuilder, Scalar, ir.Op, list[Expr]], Expr]
-
-
-def _relu_grad(k: KernelBuilder, dtype: Scalar, op: ir.Op, args: list[Expr]) -> Expr:
-    zero = k.constant(0, dtype)
-    return select(call("gt", args[0], zero), args[1], zero)
-
-
-def _scale(k: KernelBuilder, dtype: Scalar, op: ir.Op, args: list[Expr]) -> Expr:
-    assert isinstance(op, Scale)
-    return args[0] * k.constant(op.factor, dtype)
-
-
-BODIES: dict[type[ir.Op], Body] = {
-    Relu: lambda k, dtype, op, args: relu(k, args[0], dtype),
-    ReluGrad: _relu_grad,
-    Add: lambda k, dtype, op, args: args[0] + args[1],
-    Sub: lambda k, dtype, op, args: args[0] - args[1],
-    Mul: lambda k, dtype, op, args: args[0] * args[1],
-    Bias: lambda k, dtype, op, args: args[0] + args[1],
-    Scale: _scale,
-}
 
 
 class Pointwise:
@@ -60,91 +41,104 @@ class Pointwise:
         return 1e-6 if site.dtype == "f32" else 1e-14
 
     def block(self, site: Site, given: Sequence[int]) -> int:
-        if not self._images(site):
-            return 1
-        return given[0] if isinstance(site.op, Bias) else max(given)
+        """The largest block of a whole image among the operands, or else of any image."""
+        images = _images(site)
+        whole = [operand for operand in images if site.shape(operand) == site.result]
+        return max((given[operand] for operand in whole or images), default=1)
 
     def wishes(self, site: Site) -> tuple[Wish, ...]:
-        image = Wish((1, site.lanes), exact=False)
-        if isinstance(site.op, Bias):
-            return image if len(site.result) > 2 else AS_PLAIN, AS_PLAIN
-        return (image if self._images(site) else AS_PLAIN,) * len(site.inputs)
+        images, image = _images(site), Wish((1, site.lanes), exact=False)
+        return tuple(image if i in images else AS_PLAIN for i in range(len(site.inputs)))
 
     def lower(self, site: Site, into: Lowering) -> None:
-        if not self._images(site):
-            _broadcast(site, into)
-            return
-        count = 1 if isinstance(site.op, Bias) else len(site.inputs)
-        block = self.block(site, [into.block(operand) for operand in range(count)])
-        operands = [into.read(operand, block) for operand in range(count)]
-        if isinstance(site.op, Bias):
-            operands.append(channel_vector(into, 1, block))
-        result = into.write(block)
-        _images(site, into, operands, result)
+        k, view = KernelBuilder(site.op.name), _View(site, into, self._block(site, into))
+        stored = [view.read(operand) for operand in range(len(site.inputs))]
+        sources = [k.read("x", value.dtype, (_size(value),)) for value, _ in stored]
+        result = into.write(view.block if len(site.result) > 2 else None)
+        y = k.write("y", site.dtype, (_size(result),))
+        target, *boxes = merged(view.of(result), *(box for _, box in stored))
+        for halo in halo_of(result):
+            fill(k, y, halo, 0.0, site.lanes)
 
-    @staticmethod
-    def _images(site: Site) -> bool:
-        """Whether all operands have the result's shape, a bias apart, and it is an image."""
-        same = all(type == site.outputs[0] for type in site.inputs)
-        return len(site.result) > 2 and (same or isinstance(site.op, Bias))
+        def element(at: tuple[Affine, ...], lane: Affine) -> None:
+            args: list[Expr] = [x[box.at(at)] for x, box in zip(sources, boxes, strict=True)]
+            k.store(y[target.at(at)], BODIES[type(site.op)](site.op, site.dtype, args))
 
+        walk(k, target.extents, site.lanes, element)
+        into.run(k.build(), *(value for value, _ in stored), result)
 
-def _images(site: Site, into: Lowering, operands: list[Stored], result: Stored) -> None:
-    k = KernelBuilder(site.op.name)
-    biased = isinstance(site.op, Bias)
-    images = [v.image(k, "x") for v in (operands[:1] if biased else operands)]
-    vector = k.read("bias", site.dtype, operands[1].shape) if biased else None
-    y = result.image(k, "y", write=True)
-    block = result.layout.block
-
-    def body(index: tuple[Affine | int, ...]) -> None:
-        args: list[Expr] = [image[index] for image in images]
-        if vector:
-            args.append(vector[Affine.of(index[1]) * block + index[-1]])
-        k.store(y[index], BODIES[type(site.op)](k, site.dtype, site.op, args))
-
-    zero_halo(k, y)
-    walk(k, y, site.lanes, body)
-    into.run(k.build(), *operands, result)
-
-
-def _broadcast(site: Site, into: Lowering) -> None:
-    """Plain data of any rank; an operand is repeated along axes where its extent is 1."""
-    operands, result = [into.read(i) for i in range(len(site.inputs))], into.write()
-    k = KernelBuilder(site.op.name)
-    shapes = [_aligned(site, i) for i in range(len(site.inputs))]
-    if all(shape == site.result for shape in shapes):
-        size = result.type.size
-        assert isinstance(size, int)
-        buffers = [k.read("x", site.dtype, (size,)) for _ in operands]
-        y = k.write("y", site.dtype, (size,))
-        body = BODIES[type(site.op)]
-
-        def element(i: Affine) -> None:
-            k.store(y[i], body(k, site.dtype, site.op, [b[i] for b in buffers]))
-
-        flat(k, site.dtype, size, site.target, element)
-    else:
-        sources = [k.read("x", site.dtype, shape) for shape in shapes]
-        y = k.write("y", site.dtype, site.result)
-        axes = {f"a{axis}": extent for axis, extent in enumerate(site.result)}
-
-        def store(p: Point, _: Expr) -> tuple[Load, Expr]:
-            at = tuple(p[a] for a in axes)
-            args: list[Expr] = [
-                source[tuple(0 if n == 1 else i for n, i in zip(source.shape, at, strict=True))]
-                for source in sources
-            ]
-            return y[at], BODIES[type(site.op)](k, site.dtype, site.op, args)
-
-        *outer, last = axes
-        lower(k, Nest(site.dtype, axes, store), Schedule(tuple(outer), vector=(last, site.lanes)))
-    into.run(k.build(), *operands, result)
+    def _block(self, site: Site, into: Lowering) -> int:
+        given = [into.block(operand) for operand in range(len(site.inputs))]
+        return self.block(site, given)
 
 
 def _aligned(site: Site, operand: int) -> tuple[int, ...]:
-    """The operand's shape with leading axes of extent 1, as numpy aligns it; a bias on axis 1."""
+    """The operand's shape with axes of extent 1 in front, as numpy aligns it; a bias on axis 1."""
     shape, rank = site.shape(operand), len(site.result)
     if isinstance(site.op, Bias) and operand == 1:
         return (1, *shape, *(1,) * (rank - 2))
     return (1,) * (rank - len(shape)) + shape
+
+
+def _images(site: Site) -> list[int]:
+    """The operands that may lie in blocks of the result's channels, where those are blocked."""
+    rank = len(site.result)
+    if rank < 3 or any(type.dtype is not site.outputs[0].dtype for type in site.inputs):
+        return []
+    shapes = [site.shape(operand) for operand in range(len(site.inputs))]
+    return [i for i, s in enumerate(shapes) if len(s) == rank and s[1] == site.result[1]]
+
+
+@dataclass(frozen=True)
+class _View:
+    """The operands and the result of a site, over the extents of the result in its blocks."""
+
+    site: Site
+    into: Lowering
+    block: int
+
+    def of(self, result: Stored) -> Box:
+        if len(self.site.result) < 3:
+            return Box.whole(self.site.result)
+        return Box.blocks(result.layout, self.site.result)
+
+    @property
+    def extents(self) -> tuple[int, ...]:
+        if len(self.site.result) < 3:
+            return self.site.result
+        return Box.blocks(Layout(self.block), self.site.result).extents
+
+    def read(self, operand: int) -> tuple[Stored, Box]:
+        """An operand as it is read, and where its elements lie."""
+        shape = _aligned(self.site, operand)
+        if len(shape) < 3:
+            stored, box = self.into.read(operand), Box.whole(shape)
+        elif operand in _images(self.site):
+            stored = self.into.read(operand, self.block)
+            box = Box.blocks(stored.layout, shape)
+        elif shape[1] == self.site.result[1] > 1:
+            stored = self._in_blocks(operand, shape)
+            box = Box.blocks(stored.layout, shape)
+        else:
+            stored, box = self.into.read(operand), Box.blocks(Layout(), shape)
+        return stored, box.repeated(self.extents)
+
+    def _in_blocks(self, operand: int, shape: tuple[int, ...]) -> Stored:
+        """An operand without a batch axis, as an image in the result's blocks."""
+
+        def convert(plain: Stored) -> Stored:
+            image = replace(plain, type=plain.type.with_shape(*shape))
+            if self.block == 1:
+                return image
+            layout = Layout(self.block)
+            room = self.into.temporary("blocked", plain.dtype, layout.size(shape))
+            room = replace(room, type=image.type, layout=layout)
+            kernel = convert_kernel(image, room, self.site.target)
+            self.into.run(kernel, image, room, label="convert")
+            return room
+
+        return self.into.derive(operand, ("image", shape, self.block), convert)
+
+
+def _size(stored: Stored) -> int:
+    return stored.layout.size(stored.shape)

@@ -19,7 +19,7 @@ from convc.schedule import segments
 from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.nodes import strides
 
-Body = Callable[[tuple[Affine, ...]], None]
+Body = Callable[[tuple[Affine, ...], Affine], None]
 PIECE = 2048  # elements of a long axis that a task moves
 ENOUGH = 512  # elements inside an iteration that make it worth a task of its own
 
@@ -113,27 +113,27 @@ def halo_of(stored: Stored) -> Iterator[Box]:
 def fill(k: KernelBuilder, y: Buffer, box: Box, value: float, lanes: int) -> None:
     """Store one number all over a box."""
     constant = k.constant(int(value) if y.dtype == "i64" else value, y.dtype)
-    (box,) = _merged(box)
-    _walk(k, box.extents, lanes, lambda at: k.store(y[box.at(at)], constant))
+    (box,) = merged(box)
+    walk(k, box.extents, lanes, lambda at, _: k.store(y[box.at(at)], constant))
 
 
 def copy(k: KernelBuilder, y: Buffer, target: Box, x: Buffer, source: Box, lanes: int) -> None:
     """Store the elements of one box into another of its extents."""
-    target, source = _merged(target, source)
+    target, source = merged(target, source)
     rows = _contiguous_axis(source)
     last = len(target.extents) - 1
     transposed = rows not in (None, last) and target.strides[-1] == 1 and source.strides[-1] != 0
     if rows is not None and transposed and min(target.extents[rows], target.extents[-1]) > 1:
         _copy_transposed(k, y, target, x, source, rows, lanes)
         return
-    _walk(k, target.extents, lanes, lambda at: k.store(y[target.at(at)], x[source.at(at)]))
+    walk(k, target.extents, lanes, lambda at, _: k.store(y[target.at(at)], x[source.at(at)]))
 
 
 def _contiguous_axis(box: Box) -> int | None:
     return next((axis for axis, step in enumerate(box.strides) if step == 1), None)
 
 
-def _merged(first: Box, *others: Box) -> tuple[Box, ...]:
+def merged(first: Box, *others: Box) -> tuple[Box, ...]:
     """The same elements in fewer axes: those that run on into each other on every side are one."""
     boxes = (first, *others)
     extents: list[int] = []
@@ -155,8 +155,8 @@ def _merged(first: Box, *others: Box) -> tuple[Box, ...]:
     )
 
 
-def _walk(k: KernelBuilder, extents: Sequence[int], lanes: int, body: Body) -> None:
-    """``body(index)`` for every element, a vector of the last axis at a time."""
+def walk(k: KernelBuilder, extents: Sequence[int], lanes: int, body: Body) -> None:
+    """``body(index, lane)`` for every element, a vector of the last axis at a time."""
     *outer, last = extents
     shared = _shared(extents)
     piece = PIECE if shared == len(outer) else max(last, 1)
@@ -168,7 +168,7 @@ def _walk(k: KernelBuilder, extents: Sequence[int], lanes: int, body: Body) -> N
                 first = loops.enter_context(k.loop("piece", pieces, "parallel")) * piece + start
             for begin, trips, width in segments(size, lanes):
                 with k.loop("i", trips) as i, k.loop("v", width, "vector") as v:
-                    body((*at, first + i * width + v + begin))
+                    body((*at, first + i * width + v + begin), v)
 
 
 def _shared(extents: Sequence[int]) -> int:

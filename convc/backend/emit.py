@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 
 from llvmlite import ir as llvm
 
+from convc.backend.functions import EMITTERS
 from convc.backend.instructions import (
     BYTE,
-    EMITTERS,
     I32,
     I64,
     POINTER,

@@ -6,23 +6,29 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, cast
 
+import numpy as np
+
 from ir.dims import Dim
 from ir.errors import AttributeValueError, Error, GraphError, ShapeError, did_you_mean
 from ir.graph import Graph, Node, check_name, weight_type
 from ir.op import Op
-from ir.ops import pointwise
+from ir.ops import arithmetic, functions, pointwise
 from ir.types import Array, DType, TensorType, described
 
 if TYPE_CHECKING:
     from ir.builder import Builder
 
 Item = TypeVar("Item")
+Number = (int, float, np.generic)
 PerAxis: TypeAlias = int | Sequence[int]
 
 
 @dataclass(frozen=True, eq=False)
 class Value:
-    """A value of a graph under construction; `+`, `-`, `*` add nodes."""
+    """A value of a graph under construction; `+`, `-`, `*`, `/` add nodes.
+
+    Either operand may be a number; to divide by one is to multiply by its reciprocal.
+    """
 
     builder: Builder = field(repr=False)
     name: str
@@ -40,18 +46,39 @@ class Value:
         """The element type of the value."""
         return self.type.dtype
 
-    def __add__(self, other: Value) -> Value:
+    def __add__(self, other: Value | float) -> Value:
+        if isinstance(other, Number):
+            return self.builder.apply(pointwise.Shift(other), self)
         return self.builder.apply(pointwise.Add(), self, other)
 
-    def __sub__(self, other: Value) -> Value:
+    __radd__ = __add__
+
+    def __sub__(self, other: Value | float) -> Value:
+        if isinstance(other, Number):
+            return self + -other
         return self.builder.apply(pointwise.Sub(), self, other)
+
+    def __rsub__(self, other: float) -> Value:
+        return -self + other
 
     def __mul__(self, other: Value | float) -> Value:
         if isinstance(other, Value):
             return self.builder.apply(pointwise.Mul(), self, other)
-        return self.builder.scale(self, other)
+        return self.builder.apply(pointwise.Scale(other), self)
 
     __rmul__ = __mul__
+
+    def __truediv__(self, other: Value | float) -> Value:
+        if isinstance(other, Number):
+            return self * (1 / other)
+        return self.builder.apply(arithmetic.Div(), self, other)
+
+    def __rtruediv__(self, other: float) -> Value:
+        inverse = self.builder.apply(functions.Reciprocal(), self)
+        return inverse if other == 1 else inverse * other
+
+    def __neg__(self) -> Value:
+        return self * -1.0
 
 
 class Core:

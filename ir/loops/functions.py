@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from ir.erf import erf
 from ir.loops.nodes import Scalar
 
 Typing = Callable[[tuple[Scalar, ...]], Scalar | None]
@@ -57,6 +58,11 @@ def _fma(a: Any, b: Any, c: Any) -> Any:
     return a * b + c
 
 
+def _pow(a: Any, b: Any) -> Any:
+    """As in IEEE 754, which ``np.power`` leaves for (-∞)^½."""
+    return np.float_power(a, b).astype(np.result_type(a, b))
+
+
 def _select(condition: Any, yes: Any, no: Any) -> Any:
     return np.where(condition, yes, no)[()]
 
@@ -70,9 +76,18 @@ FUNCTIONS: dict[str, Function] = {
     "max": Function(2, _floating, np.maximum),  # NaN if either is NaN
     "min": Function(2, _floating, np.minimum),
     "neg": Function(1, _numeric, np.negative),
-    "exp": Function(1, _floating, np.exp),
-    "log": Function(1, _floating, np.log),
+    "abs": Function(1, _floating, np.abs),
     "sqrt": Function(1, _floating, np.sqrt),
+    "exp": Function(1, _floating, np.exp),
+    "expm1": Function(1, _floating, np.expm1),
+    "log": Function(1, _floating, np.log),
+    "log1p": Function(1, _floating, np.log1p),
+    "tanh": Function(1, _floating, np.tanh),
+    "erf": Function(1, _floating, erf),
+    "pow": Function(2, _floating, _pow),
+    "rint": Function(1, _floating, np.rint),  # ties to even
+    "floor": Function(1, _floating, np.floor),
+    "ceil": Function(1, _floating, np.ceil),
     "lt": Function(2, _comparison, np.less),
     "le": Function(2, _comparison, np.less_equal),
     "gt": Function(2, _comparison, np.greater),

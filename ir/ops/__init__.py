@@ -3,9 +3,32 @@
 from __future__ import annotations
 
 from ir.op import Op
+from ir.ops.activations import Clip, Elu, Gelu, LeakyRelu, Silu, Softplus
+from ir.ops.arithmetic import Div, Equal, Greater, GreaterEqual, Maximum, Minimum, Power, Where
+from ir.ops.circular import CircularPad
+from ir.ops.composite import CompositeGrad
+from ir.ops.connected import ConnectedConv, ConnectedLocalConv
 from ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from ir.ops.dense import Dense, MatMul
+from ir.ops.functions import (
+    Abs,
+    Ceil,
+    Erf,
+    Exp,
+    Floor,
+    Identity,
+    Log,
+    Logistic,
+    Reciprocal,
+    Round,
+    Sign,
+    Sqrt,
+    Square,
+    Step,
+    Tanh,
+)
 from ir.ops.fused import Fused
+from ir.ops.local import LocalConv
 from ir.ops.loss import (
     CrossEntropy,
     CrossEntropyGrad,
@@ -16,15 +39,22 @@ from ir.ops.loss import (
     SquaredLoss,
 )
 from ir.ops.movement import Concat, Pad, Reverse, Slice
-from ir.ops.pointwise import Add, Bias, Mul, Relu, ReluGrad, Scale, Sub
+from ir.ops.pointwise import Add, Bias, Mul, Relu, ReluGrad, Scale, Shift, Sub
 from ir.ops.pool import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
 from ir.ops.reduce import Mean
 from ir.ops.shape import Expand, Reshape, Sum, Transpose
+from ir.ops.tiled import TiledBias, TiledConv
 
 OPS: tuple[type[Op], ...] = (
     Conv,
     ConvInputGrad,
     ConvWeightGrad,
+    ConnectedConv,
+    ConnectedLocalConv,
+    LocalConv,
+    TiledConv,
+    TiledBias,
+    CircularPad,
     MaxPool,
     MaxPoolGrad,
     MaxPoolPick,
@@ -39,6 +69,36 @@ OPS: tuple[type[Op], ...] = (
     Sub,
     Mul,
     Scale,
+    Shift,
+    Div,
+    Power,
+    Maximum,
+    Minimum,
+    Greater,
+    GreaterEqual,
+    Equal,
+    Where,
+    Identity,
+    Exp,
+    Log,
+    Sqrt,
+    Square,
+    Reciprocal,
+    Abs,
+    Sign,
+    Step,
+    Floor,
+    Ceil,
+    Round,
+    Tanh,
+    Logistic,
+    Erf,
+    Softplus,
+    Silu,
+    Gelu,
+    Elu,
+    LeakyRelu,
+    Clip,
     Reshape,
     Transpose,
     Slice,
@@ -55,6 +115,7 @@ OPS: tuple[type[Op], ...] = (
     SoftmaxCrossEntropy,
     SoftmaxCrossEntropyGrad,
     SquaredLoss,
+    CompositeGrad,
     Fused,
 )
 

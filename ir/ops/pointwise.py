@@ -1,7 +1,9 @@
-"""Ops on matching elements: bias, rectifier, sums, differences, products, scaling."""
+"""Ops on matching elements: their two kinds, and those that gradients are made of."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,7 +16,62 @@ from ir.ops.shape import Sum, sum_to
 from ir.types import Array, TensorType, described
 
 if TYPE_CHECKING:
-    from ir.builder import Builder
+    from ir.builder import Builder, Value
+
+
+@dataclass(frozen=True)
+class Unary(Op):
+    """A function of each element: x float of any shape → the same type. NaN stays NaN."""
+
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+    positive: ClassVar[bool] = False  # examples stay above zero
+
+    @abstractmethod
+    def of(self, x: Array) -> Array:
+        """The function of every element."""
+
+    @abstractmethod
+    def derivative(self, b: Builder, x: Value, y: Value, g: Value) -> Value | None:
+        """g times the derivative at x, where the function is y; None means always zero."""
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        require_floats(self, *types)
+        return types
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        (x,) = arrays
+        return (np.asarray(self.of(x), x.dtype),)
+
+    def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
+        return (self.derivative(b, inputs[0], outputs[0], upstream[0]),)
+
+    @classmethod
+    def attributes(cls) -> tuple[tuple[object, ...], ...]:
+        """Values of the attributes for the examples."""
+        return ((),)
+
+    @classmethod
+    def examples(cls) -> tuple[Example, ...]:
+        chosen = cls.attributes()
+        return tuple(
+            Example.of(name, cls(*chosen[i % len(chosen)]), shape, positive=cls.positive)
+            for i, (name, shape) in enumerate(SHAPES)
+        )
+
+
+def constant(b: Builder, number: float, like: Value) -> Value:
+    """A scalar weight of the element type of `like`."""
+    return b.weight(b.fresh("constant"), np.asarray(number, like.dtype.numpy))
+
+
+def require_number(op: Op, attribute: str) -> None:
+    """Make the attribute a float; AttributeValueError unless it is a number."""
+    value = getattr(op, attribute)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise AttributeValueError(
+            f"{op.name}: {attribute} must be a number, not {described(value)}"
+        )
+    object.__setattr__(op, attribute, float(value))
 
 
 @dataclass(frozen=True)
@@ -53,26 +110,17 @@ class Bias(Op):
 
 
 @dataclass(frozen=True)
-class Relu(Op):
-    """max(x, 0) of any shape; NaN propagates."""
+class Relu(Unary):
+    """max(x, 0); the derivative at 0 is 0."""
 
     name: ClassVar[str] = "relu"
     formula: ClassVar[str] = "y = max(x, 0)"
-    operands: ClassVar[tuple[str, ...]] = ("x",)
 
-    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
-        require_floats(self, *types)
-        return types
+    def of(self, x: Array) -> Array:
+        return np.asarray(np.maximum(x, 0))
 
-    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
-        return (np.asarray(np.maximum(arrays[0], 0)),)
-
-    def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (b.apply(ReluGrad(), inputs[0], upstream[0]),)
-
-    @classmethod
-    def examples(cls) -> tuple[Example, ...]:
-        return tuple(Example.of(name, cls(), shape) for name, shape in _SHAPES)
+    def derivative(self, b: Builder, x: Value, y: Value, g: Value) -> Value:
+        return b.apply(ReluGrad(), x, g)
 
 
 @dataclass(frozen=True)
@@ -99,25 +147,19 @@ class ReluGrad(Op):
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
-        return tuple(Example.of(name, cls(), shape, shape) for name, shape in _SHAPES)
+        return tuple(Example.of(name, cls(), shape, shape) for name, shape in SHAPES)
 
 
 @dataclass(frozen=True)
 class Broadcasting(Op):
-    """Two operands of one element type, broadcast as in numpy; symbols match themselves or 1."""
+    """Operands of one element type, broadcast as in numpy; symbols match themselves or 1."""
 
     operands: ClassVar[tuple[str, ...]] = ("a", "b")
+    positive: ClassVar[bool] = False  # examples stay above zero
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
-        a, b = types
-        require_floats(self, a, b)
-        rank = max(a.rank, b.rank)
-        left, right = ((1,) * (rank - type.rank) + type.shape for type in (a, b))
-        pairs = tuple(zip(left, right, strict=True))
-        if any(m != n and m != 1 and n != 1 for m, n in pairs):
-            raise ShapeError(f"{self.name}: {a} and {b} do not broadcast; reshape one of them")
-        shape: list[Dim] = [n if m == 1 else m for m, n in pairs]
-        return (a.with_shape(*shape),)
+        require_floats(self, *types)
+        return (types[0].with_shape(*broadcast(self, types)),)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
@@ -126,10 +168,24 @@ class Broadcasting(Op):
             ("channel", "f32[2, 17, 3]", "f32[17, 1]"),
             ("both ways", "f32[3, 1, 4]", "f32[1, 5, 4]"),
             ("scalar", "f32[]", "f32[2, 3]"),
+            ("example and channel", "f32[2, 20, 3, 2]", "f32[2, 20, 1, 1]"),
             ("ones", "f32[1, 1]", "f32[1]"),
             ("batch 0", "f32[0, 3]", "f32[1, 3]"),
         )
-        return tuple(Example.of(name, cls(), a, b) for name, a, b in cases)
+        return tuple(Example.of(name, cls(), *ab, positive=cls.positive) for name, *ab in cases)
+
+
+def broadcast(op: Op, types: Sequence[TensorType]) -> tuple[Dim, ...]:
+    """The shape that the operands of `op` broadcast to; ShapeError where they do not."""
+    rank = max(type.rank for type in types)
+    shape: list[Dim] = []
+    for extents in zip(*((1,) * (rank - t.rank) + t.shape for t in types), strict=True):
+        wide = {extent for extent in extents if extent != 1}
+        if len(wide) > 1:
+            listed = " and ".join(map(str, types))
+            raise ShapeError(f"{op.name}: {listed} do not broadcast; reshape one of them")
+        shape.append(wide.pop() if wide else 1)
+    return tuple(shape)
 
 
 @dataclass(frozen=True)
@@ -183,43 +239,52 @@ class Mul(Broadcasting):
 
 
 @dataclass(frozen=True)
-class Scale(Op):
+class Scale(Unary):
     """x times a constant; the factor is rounded to the element type of x."""
 
     factor: float
 
     name: ClassVar[str] = "scale"
     formula: ClassVar[str] = "y = factor·x"
-    operands: ClassVar[tuple[str, ...]] = ("x",)
 
     def validate(self) -> None:
-        if isinstance(self.factor, bool) or not isinstance(self.factor, int | float):
-            raise AttributeValueError(
-                f"{self.name}: factor must be a number, not {described(self.factor)}"
-            )
-        object.__setattr__(self, "factor", float(self.factor))
+        require_number(self, "factor")
 
-    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
-        require_floats(self, *types)
-        return types
+    def of(self, x: Array) -> Array:
+        return np.asarray(x * x.dtype.type(self.factor))
 
-    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
-        (x,) = arrays
-        return (np.asarray(x * x.dtype.type(self.factor)),)
-
-    def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (b.apply(self, upstream[0]),)
+    def derivative(self, b: Builder, x: Value, y: Value, g: Value) -> Value:
+        return b.apply(self, g)
 
     @classmethod
-    def examples(cls) -> tuple[Example, ...]:
-        factors = (2.0, -0.5, 0.0, 1e-3, 3)
-        return tuple(
-            Example.of(name, cls(factor), shape)
-            for factor, (name, shape) in zip(factors, _SHAPES, strict=True)
-        )
+    def attributes(cls) -> tuple[tuple[object, ...], ...]:
+        return (2.0,), (-0.5,), (0.0,), (1e-3,), (3,)
 
 
-_SHAPES = (
+@dataclass(frozen=True)
+class Shift(Unary):
+    """x plus a constant; the term is rounded to the element type of x."""
+
+    term: float
+
+    name: ClassVar[str] = "shift"
+    formula: ClassVar[str] = "y = x + term"
+
+    def validate(self) -> None:
+        require_number(self, "term")
+
+    def of(self, x: Array) -> Array:
+        return np.asarray(x + x.dtype.type(self.term))
+
+    def derivative(self, b: Builder, x: Value, y: Value, g: Value) -> Value:
+        return g
+
+    @classmethod
+    def attributes(cls) -> tuple[tuple[object, ...], ...]:
+        return (1.0,), (-0.5,), (0.0,), (3,)
+
+
+SHAPES = (
     ("image", "f32[3, 5, 4, 3]"),
     ("vector", "f32[1, 17]"),
     ("1-D", "f32[1, 20, 3]"),

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 
 import ir
-from convc.algorithms import pointwise
+from convc.algorithms import bodies
 from convc.tools import accuracy, check
+from ir.loops.nodes import Const
 from tests.cli.commands import network, refused, status
 
 
@@ -38,12 +39,12 @@ def test_check_takes_sizes_and_a_seed(model, capsys):
 
 
 def test_check_names_the_op_whose_code_is_wrong(model, capsys, monkeypatch):
-    right = pointwise.BODIES[ir.ops.Add]
+    right = bodies.BODIES[ir.ops.Add]
 
-    def wrong(k, dtype, op, args):
-        return right(k, dtype, op, args) * k.constant(1.001, dtype)
+    def wrong(op, dtype, args):
+        return right(op, dtype, args) * Const(1.001, dtype)
 
-    monkeypatch.setitem(pointwise.BODIES, ir.ops.Add, wrong)
+    monkeypatch.setitem(bodies.BODIES, ir.ops.Add, wrong)
     assert status("check", model, "--no-gradients") == 1
     last = capsys.readouterr().out.splitlines()[-1]
     assert last.startswith("WRONG: 1 of")
@@ -51,11 +52,11 @@ def test_check_names_the_op_whose_code_is_wrong(model, capsys, monkeypatch):
 
 
 def test_check_notices_nan_and_a_wrong_pass(model, capsys, monkeypatch):
-    def no_number(k, dtype, op, args):
-        return k.constant(np.nan, dtype)
+    def no_number(op, dtype, args):
+        return Const(np.nan, dtype)
 
     with monkeypatch.context() as patch:
-        patch.setitem(pointwise.BODIES, ir.ops.Add, no_number)
+        patch.setitem(bodies.BODIES, ir.ops.Add, no_number)
         assert status("check", model, "--no-gradients") == 1
         assert accuracy.ELSEWHERE in capsys.readouterr().out.splitlines()[-1]
 

@@ -158,12 +158,14 @@ class Core:
         except Error as error:
             listed = ", ".join(f"%{value.name}: {value.type}" for value in operands)
             raise error.within(f"{op.name}({listed})", op.name) from error
-        chosen = [self.fresh(op.name) for _ in types] if names is None else list(names)
-        if len(chosen) != len(types):
-            raise GraphError(f"{op.name} has {len(types)} outputs, got {len(chosen)} names")
-        results = tuple(self._define(n, type) for n, type in zip(chosen, types, strict=True))
-        inputs = tuple(value.name for value in operands)
-        self._nodes.append(Node(op, inputs, tuple(chosen)))
+        if names is not None and len(names) != len(types):
+            raise GraphError(f"{op.name} has {len(types)} outputs, got {len(names)} names")
+        results = tuple(
+            self._define(self.fresh(op.name) if names is None else names[i], type)
+            for i, type in enumerate(types)
+        )
+        inputs, outputs = (tuple(value.name for value in part) for part in (operands, results))
+        self._nodes.append(Node(op, inputs, outputs))
         return results
 
     def fresh(self, stem: str) -> str:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
 
 from ir.dims import Dim
-from ir.errors import AttributeValueError, ShapeError
+from ir.errors import AttributeValueError, Error, ShapeError
 from ir.op import Example, Grads, Op, Values
 from ir.types import Array, TensorType
 
@@ -23,10 +23,15 @@ class Composite(Op):
 
     It stands in a graph as one node, under symbolic extents too; `ir.expand` replaces it when all
     extents are known. `evaluate` is the formula itself, not the expansion: tests compare the two.
-    `results` names the float results.
+    `results` names the float results, `integers` the operands that are not float.
     """
 
     results: ClassVar[tuple[str, ...]] = ("y",)
+    integers: ClassVar[tuple[str, ...]] = ()
+
+    def result_names(self) -> tuple[str, ...]:
+        """The names of the float results, in order."""
+        return self.results
 
     @abstractmethod
     def expand(self, b: Builder, operands: Values) -> Values:
@@ -64,12 +69,21 @@ class CompositeGrad(Composite):
 
     def operand_names(self) -> tuple[str, ...]:
         """Those of the op, then a gradient for each of its float outputs."""
-        return (*self.of.operand_names(), *(f"grad_{name}" for name in self.of.results))
+        return (*self.of.operand_names(), *(f"grad_{name}" for name in self.of.result_names()))
+
+    def result_names(self) -> tuple[str, ...]:
+        """A gradient for each float operand of the op."""
+        floats = (name for name in self.of.operand_names() if name not in self.of.integers)
+        return tuple(f"grad_{name}" for name in floats)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         count = len(self.of.operand_names())
         operands, upstream = types[:count], types[count:]
-        wanted = [type for type in self.of.infer(*operands) if type.dtype.is_float]
+        try:
+            results = self.of.infer(*operands)
+        except Error as error:
+            raise error.within(self.name) from error
+        wanted = [type for type in results if type.dtype.is_float]
         if list(upstream) != wanted:
             listed = ", ".join(map(str, wanted))
             given = ", ".join(map(str, upstream))

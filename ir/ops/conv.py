@@ -19,7 +19,15 @@ import numpy as np
 from ir.dims import Dim, product
 from ir.errors import AttributeValueError, ShapeError
 from ir.op import Example, Grads, Op, Values, require_extents, require_floats, require_integer
-from ir.ops.window import Pads, crop_spatial, output_size, pad_spatial, require_geometry, taps
+from ir.ops.window import (
+    Pads,
+    crop_spatial,
+    output_size,
+    pad_spatial,
+    require_geometry,
+    taps,
+    transposed_sizes,
+)
 from ir.types import Array, TensorType
 
 if TYPE_CHECKING:
@@ -29,16 +37,43 @@ LAYOUTS = {"x": "[N, C, *S]", "w": "[K, C/groups, *k]", "g": "[N, K, *out]"}
 
 
 @dataclass(frozen=True)
-class ConvAttributes(Op):
-    """What the three ops share: one entry per spatial axis, pads as (lo, hi), negative crops."""
+class ConvGeometry(Op):
+    """Where the windows of a convolution lie: one entry per spatial axis, pads as (lo, hi),
+    negative ones crop."""
 
     stride: tuple[int, ...]
     pads: Pads
     dilation: tuple[int, ...]
-    groups: int
 
     def validate(self) -> None:
         require_geometry(self, self.stride, self.pads, dilation=self.dilation)
+
+    def output_sizes(self, size: Sequence[Dim], kernel: Sequence[Dim]) -> tuple[Dim, ...]:
+        """The spatial shape of the convolution of an input by a kernel; ShapeError if none."""
+        axes = zip(size, kernel, self.stride, self.pads, self.dilation, strict=True)
+        return tuple(output_size(n, k, s, lo, hi, d) for n, k, s, (lo, hi), d in axes)
+
+    def check_rank(self, name: str, type: TensorType, layout: str, rank: int) -> None:
+        """ShapeError unless the operand called `name` has this rank."""
+        if type.rank != rank:
+            wanted = f"{layout}, with as many spatial axes as stride {self.stride}"
+            raise ShapeError(f"{self.name}: {name} is {type}, but must be {wanted}")
+
+    def taps(
+        self, kernel: Sequence[int], out: Sequence[int]
+    ) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
+        """Kernel offsets and the input cells that they meet; see `window.taps`."""
+        return taps(kernel, out, self.stride, self.dilation)
+
+
+@dataclass(frozen=True)
+class ConvAttributes(ConvGeometry):
+    """What the three ops share: the geometry, and groups of channels that do not mix."""
+
+    groups: int
+
+    def validate(self) -> None:
+        super().validate()
         require_integer(self, "groups", self.groups, 1)
 
     @property
@@ -46,19 +81,11 @@ class ConvAttributes(Op):
         """The shared attributes, in the order of the constructors."""
         return self.stride, self.pads, self.dilation, self.groups
 
-    def output_sizes(self, size: Sequence[Dim], kernel: Sequence[Dim]) -> tuple[Dim, ...]:
-        """The spatial shape of the convolution of an input by a kernel; ShapeError if none."""
-        axes = zip(size, kernel, self.stride, self.pads, self.dilation, strict=True)
-        return tuple(output_size(n, k, s, lo, hi, d) for n, k, s, (lo, hi), d in axes)
-
     def check_operands(self, *types: TensorType) -> None:
         """Float operands with a batch, a channel and as many spatial axes as the attributes."""
         require_floats(self, *types)
-        axes = len(self.stride)
         for name, type in zip(self.operands, types, strict=True):
-            if type.rank != axes + 2:
-                wanted = f"{LAYOUTS[name]}, with as many spatial axes as stride {self.stride}"
-                raise ShapeError(f"{self.name}: {name} is {type}, but must be {wanted}")
+            self.check_rank(name, type, LAYOUTS[name], len(self.stride) + 2)
 
     def check_groups(self, what: str, channels: Dim) -> None:
         """ShapeError unless the channels split evenly over the groups."""
@@ -71,17 +98,23 @@ class ConvAttributes(Op):
         out = self.output_sizes(size, kernel)
         if out != g.shape[2:]:
             pair = f"size {tuple(size)} and kernel {tuple(kernel)} give {out}"
-            raise ShapeError(f"{self.name}: {pair}, but operand g has {g.shape[2:]}; fix the size")
+            hint = self.legal_sizes(g.shape[2:], kernel)
+            raise ShapeError(f"{self.name}: {pair}, but operand g has {g.shape[2:]}; {hint}")
+
+    def legal_sizes(self, out: Sequence[Dim], kernel: Sequence[Dim]) -> str:
+        """What input sizes have a convolution of shape `out`, in words."""
+        axes = zip(out, kernel, self.stride, self.pads, self.dilation, strict=True)
+        listed = []
+        for j, k, stride, (lo, hi), dilation in axes:
+            if not isinstance(j, int) or not isinstance(k, int):
+                return "fix the size"
+            sizes = transposed_sizes(j, k, stride, lo, hi, dilation)
+            listed.append(f"{sizes.start} to {sizes.stop - 1}" if sizes else "none")
+        return f"its size can come from {', '.join(listed)}"
 
     def multiply_adds(self, batch: Dim, w: Sequence[Dim], out: Sequence[Dim]) -> Dim:
         """Multiply-adds of any of the three: one per example, kernel element and output cell."""
         return batch * product(w) * product(out)
-
-    def taps(
-        self, kernel: Sequence[int], out: Sequence[int]
-    ) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
-        """Kernel offsets and the input cells that they meet; see `window.taps`."""
-        return taps(kernel, out, self.stride, self.dilation)
 
     def by_group(self, x: Array) -> Array:
         """[N, C, *S] as [N, groups, C/groups, cells]."""

@@ -37,6 +37,18 @@ def output_size(n: Dim, k: Dim, stride: int, lo: int, hi: int, dilation: int = 1
     return room // stride + 1
 
 
+def transposed_sizes(
+    out: int, k: int, stride: int, lo: int = 0, hi: int = 0, dilation: int = 1
+) -> range:
+    """The input extents from which a convolution makes `out` cells: those to transpose it to.
+
+    There are `stride` of them, (out-1)·stride + K - lo - hi and the next, less where pads leave
+    none; without cells at the end that no window reads, it is the first.
+    """
+    least = (out - 1) * stride + (k - 1) * dilation + 1 - lo - hi
+    return range(max(least, 0), max(least + stride, 0)) if out > 0 else range(0)
+
+
 def pooled_size(n: Dim, k: int, stride: int, lo: int, hi: int, edge: str) -> Dim:
     """The number of windows on an axis whose `lo`, `hi` padding cells are absent.
 

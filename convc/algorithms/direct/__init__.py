@@ -71,7 +71,7 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
     elif form == "channels":
         cycles = _tile_cycles(shape, site)
     elif form == "depthwise":
-        cycles = products / UNITS * 1.5
+        return _depthwise_seconds(shape, site, products)
     else:
         lines = shape.lines()[0]
         unit = lines[-1].input[1] == 1
@@ -85,6 +85,19 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
     weights = prod(shape.weights) * site.outputs[0].dtype.itemsize
     moved = (prod(shape.image) + prod(shape.result)) * site.outputs[0].dtype.itemsize
     return max(cycles / CLOCK, moved / stream_bytes(moved), weights / stream_bytes(weights))
+
+
+def _depthwise_seconds(shape: Convolution, site: Site, products: float) -> float:
+    """With whole vectors of channels; the weight gradient reads both images for every few taps."""
+    channels = shape.weights[0]
+    filled = -(-channels // site.lanes) * site.lanes / channels
+    cycles = products * filled / UNITS * 1.5 * slowness(site.target)
+    moved = (prod(shape.image) + prod(shape.result)) * site.outputs[0].dtype.itemsize * filled
+    passes = 1
+    if isinstance(site.op, ConvWeightGrad):
+        passes = prod(shape.weights[2:-1]) * -(-shape.weights[-1] // depthwise.PIXELS)
+    plane = int(moved * site.lanes / (channels * filled))  # what is read again and again
+    return max(cycles / CLOCK, moved / stream_bytes(moved), moved * passes / stream_bytes(plane))
 
 
 def _tile_cycles(shape: Convolution, site: Site) -> float:
@@ -208,9 +221,7 @@ def _lower_correlation(
     into.run(k.build(), source, packed, *extra, result)
 
 
-def _weight_view(
-    shape: Convolution, packing: Channels, form: Form, lanes: int
-) -> tuple[int, ...]:
+def _weight_view(shape: Convolution, packing: Channels, form: Form, lanes: int) -> tuple[int, ...]:
     if form == "channels":
         return packing.packed(shape.weights[2:])
     if form == "depthwise":

@@ -1,11 +1,8 @@
-"""Convolution, pooling, products against other implementations, on shapes nobody would choose."""
+"""Convolution and products against other implementations, on shapes nobody would choose."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
-from types import ModuleType
-from typing import Any
 
 import numpy as np
 import pytest
@@ -13,10 +10,8 @@ import pytest
 import convc
 import ir
 from convc.backend.target import available
-from ir.ops import AveragePool, Conv, Dense, MaxPool
-from ir.types import Array
-
-SEED = 20160
+from ir.ops import Conv, Dense
+from tests.oracles import SEED, integer, numbers, onnx_pads, onnx_runtime, text_of, torch_or_skip
 
 
 @dataclass(frozen=True)
@@ -37,10 +32,6 @@ class Convolution:
     @property
     def op(self) -> Conv:
         return Conv(self.stride, self.pads, self.dilation, self.groups)
-
-
-def integer(rng: np.random.Generator, low: int, high: int) -> int:
-    return int(rng.integers(low, high + 1))
 
 
 def random_convolution(rng: np.random.Generator) -> Convolution:
@@ -85,63 +76,11 @@ CONVOLUTIONS = [
 ]
 
 
-@dataclass(frozen=True)
-class Pool:
-    """A pooling of x."""
-
-    x: tuple[int, ...]
-    window: tuple[int, ...]
-    stride: tuple[int, ...]
-    pads: tuple[tuple[int, int], ...]
-    edge: str
-
-    def __str__(self) -> str:
-        text = f"{'x'.join(map(str, self.x))} w{self.window} s{self.stride}"
-        return f"{text} p{self.pads} {self.edge}"
-
-
-def random_pool(rng: np.random.Generator, even: bool = False) -> Pool:
-    """``even`` pads both ends alike, by half a window at most, as PyTorch asks for."""
-    axes = int(rng.choice([1, 2, 2, 3]))
-    window = tuple(integer(rng, 1, 5 if axes < 3 else 3) for _ in range(axes))
-    stride = tuple(integer(rng, 1, k + 2) for k in window)
-    if even:
-        halves = [integer(rng, 0, k // 2) for k in window]
-        pads = tuple((half, half) for half in halves)
-    else:
-        pads = tuple((integer(rng, 0, k - 1), integer(rng, 0, k - 1)) for k in window)
-    least = [k if even else max(1, k - lo - hi) for k, (lo, hi) in zip(window, pads, strict=True)]
-    size = tuple(n + integer(rng, 0, 9) for n in least)
-    batch, channels = int(rng.choice([0, 1, 1, 3])), int(rng.choice([1, 3, 8, 16, 17, 20]))
-    edge = "drop" if even else str(rng.choice(["drop", "partial"]))
-    return Pool((batch, channels, *size), window, stride, pads, edge)
-
-
-def random_pools(count: int, even: bool = False) -> list[Pool]:
-    rng = np.random.default_rng(SEED + even)
-    return [random_pool(rng, even) for _ in range(count)]
-
-
-def text_of(shape: tuple[int, ...], dtype: str) -> str:
-    return f"{dtype}[{', '.join(map(str, shape))}]"
-
-
-def numbers(rng: np.random.Generator, shape: tuple[int, ...], dtype: str = "f64") -> Array:
-    """Small whole numbers: sums of their products are exact."""
-    return rng.integers(-4, 5, shape).astype({"f32": np.float32, "f64": np.float64}[dtype])
-
-
 def convolution_graph(shape: Convolution, dtype: str) -> ir.Graph:
     b = ir.Builder("convolution")
     x, w = b.input("x", text_of(shape.x, dtype)), b.input("w", text_of(shape.w, dtype))
     b.output("y", b.apply(shape.op, x, w))
     return b.build()
-
-
-def torch_or_skip() -> ModuleType:
-    torch: Any = pytest.importorskip("torch")
-    torch.set_num_threads(1)
-    return torch
 
 
 # ---------------------------------------------------------------- PyTorch
@@ -170,61 +109,7 @@ def test_convolution_in_all_three_directions_is_pytorchs(shape: Convolution) -> 
         np.testing.assert_array_equal(got[name], want.detach().numpy(), err_msg=name)
 
 
-@pytest.mark.parametrize("kind", ["max", "average"])
-@pytest.mark.parametrize("shape", random_pools(30, even=True), ids=str)
-def test_pooling_and_its_gradient_are_pytorchs(shape: Pool, kind: str) -> None:
-    torch = torch_or_skip()
-    rng = np.random.default_rng(len(str(shape)))
-    x = torch.tensor(numbers(rng, shape.x), requires_grad=True)
-    module = torch.nn.functional
-    name, extra = ("max", {}) if kind == "max" else ("avg", {"count_include_pad": False})
-    pool = getattr(module, f"{name}_pool{len(shape.window)}d")
-    y = pool(x, shape.window, shape.stride, [lo for lo, _ in shape.pads], **extra)
-    g = numbers(rng, tuple(y.shape)) * math.prod(shape.window)
-    y.backward(torch.tensor(g))
-
-    b = ir.Builder("pool")
-    op = (MaxPool if kind == "max" else AveragePool)(
-        shape.window, shape.stride, shape.pads, shape.edge
-    )
-    b.output("y", b.apply(op, b.input("x", text_of(shape.x, "f64"))))
-    model = convc.compile(ir.vjp(b.build(), ["x"]))
-    got = model.run({"x": x.detach().numpy(), "grad_y": g})
-    np.testing.assert_allclose(got["y"], y.detach().numpy(), rtol=1e-14)
-    np.testing.assert_allclose(got["grad_x"], x.grad.numpy(), rtol=1e-14, atol=1e-13)
-
-
 # ---------------------------------------------------------------- ONNX Runtime
-
-
-def onnx_runtime(kind: str, attributes: dict[str, Any], *operands: Array) -> Array:
-    """What ONNX Runtime makes of one node."""
-    onnx: Any = pytest.importorskip("onnx")
-    runtime: Any = pytest.importorskip("onnxruntime")
-    make, names = onnx.helper, [f"in{i}" for i in range(len(operands))]
-    values = [
-        make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, array.shape)
-        for name, array in zip(names, operands, strict=True)
-    ]
-    result = make.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
-    node = make.make_node(kind, names, ["y"], **attributes)
-    graph = make.make_graph([node], "one", values, [result])
-    model = make.make_model(graph, opset_imports=[make.make_opsetid("", 19)], ir_version=9)
-    session = runtime.InferenceSession(
-        model.SerializeToString(), options(runtime), providers=["CPUExecutionProvider"]
-    )
-    return session.run(None, dict(zip(names, operands, strict=True)))[0]
-
-
-def options(runtime: Any) -> Any:
-    chosen = runtime.SessionOptions()
-    chosen.intra_op_num_threads = chosen.inter_op_num_threads = 1
-    chosen.log_severity_level = 4
-    return chosen
-
-
-def onnx_pads(pads: tuple[tuple[int, int], ...]) -> list[int]:
-    return [lo for lo, _ in pads] + [hi for _, hi in pads]
 
 
 @pytest.mark.parametrize(
@@ -237,26 +122,6 @@ def test_convolution_is_onnx_runtimes(shape: Convolution) -> None:
                   "dilations": shape.dilation, "group": shape.groups}  # fmt: skip
     got = convc.compile(convolution_graph(shape, "f32"), accuracy="exact")(x, w)
     np.testing.assert_allclose(got, onnx_runtime("Conv", attributes, x, w), rtol=1e-5, atol=1e-4)
-
-
-@pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
-@pytest.mark.parametrize("shape", [p for p in random_pools(60) if p.x[0]], ids=str)
-def test_pooling_is_onnx_runtimes(shape: Pool, kind: str) -> None:
-    rng = np.random.default_rng(len(str(shape)))
-    x = numbers(rng, shape.x, "f32")
-    attributes: dict[str, Any] = {"kernel_shape": shape.window, "strides": shape.stride}
-    attributes |= {"pads": onnx_pads(shape.pads), "ceil_mode": int(shape.edge == "partial")}
-    if kind == "AveragePool":
-        attributes["count_include_pad"] = 0
-    b = ir.Builder("pool")
-    op = (MaxPool if kind == "MaxPool" else AveragePool)(
-        shape.window, shape.stride, shape.pads, shape.edge
-    )
-    b.output("y", b.apply(op, b.input("x", text_of(shape.x, "f32"))))
-    got = convc.compile(b.build())(x)
-    want = onnx_runtime(kind, attributes, x)
-    assert got.shape == want.shape
-    np.testing.assert_allclose(got, want, rtol=1e-6)
 
 
 # ---------------------------------------------------------------- matrix products

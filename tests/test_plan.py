@@ -102,7 +102,7 @@ dilation = (1, 1), groups = 1}, epilogue = (bias {}, relu {})} : f32[2, 20, 9, 9
   %joined = fused(%relu, %w2, %b2, %relu) {root = conv {stride = (1, 1), pads = ((1, 1), (1, 1)), \
 dilation = (1, 1), groups = 1}, epilogue = (bias {}, add {}, relu {})} : f32[2, 20, 9, 9]
   %pooled = average_pool(%joined) {window = (3, 3), stride = (3, 3), pads = ((0, 0), (0, 0)), \
-edge = "drop"} : f32[2, 20, 3, 3]
+dilation = (1, 1), edge = "drop", divisor = "real"} : f32[2, 20, 3, 3]
   %reshape = reshape(%pooled) {shape = (2, 180)} : f32[2, 180]
   %dense = dense(%reshape, %w3) {transpose_x = false, transpose_w = false} : f32[2, 7]
   %softmax = softmax(%dense) {axis = 1} : f32[2, 7]

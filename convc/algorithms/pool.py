@@ -21,7 +21,7 @@ from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import call, maximum, select
 from ir.loops.nodes import Expr, Load, LoopKind, Position
 from ir.ops import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
-from ir.ops.pool import PoolAttributes
+from ir.ops.pool import Averaging, PoolAttributes
 
 if TYPE_CHECKING:
     from convc.lowering import Lowering
@@ -66,8 +66,8 @@ class Sweep(_Windows):
         source, result = into.read(0), into.write(site.lanes)
         k = KernelBuilder(op.name)
         x = source.image(k, "x")
-        average = isinstance(op, AveragePool)
-        extra = [cell_counts(site, op, source.shape[2:], into)] if average else []
+        average = isinstance(op, Averaging)
+        extra = cell_counts(site, op, source.shape[2:], into) if isinstance(op, Averaging) else []
         counts = [k.read("cells", site.dtype, site.result[2:]) for _ in extra]
         y = result.image(k, "y", write=True)
         rank = len(x.shape) - 2
@@ -80,7 +80,7 @@ class Sweep(_Windows):
         def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
             at = tuple(p[f"q{axis}"] for axis in range(rank))
             target = y[(p["n"], p["c"], *at, p["v"])]
-            return target, acc / counts[0][at] if average else acc
+            return target, acc / counts[0][at] if counts else acc
 
         axes: dict[str, Extent] = {"n": x.shape[0], "c": x.blocks}
         axes |= {f"q{a}": border_cuts(op, a, n, x.shape[a + 2])
@@ -110,15 +110,15 @@ class Scatter(_Windows):
         result = into.write(site.lanes)
         k = KernelBuilder(op.name)
         images = [stored.image(k, "operand") for stored in operands]
-        g, average = images[-1], isinstance(op, AveragePoolGrad)
-        extra = [cell_counts(site, op, site.result[2:], into)] if average else []
+        g, average = images[-1], isinstance(op, Averaging)
+        extra = cell_counts(site, op, site.result[2:], into) if isinstance(op, Averaging) else []
         counts = [k.read("cells", site.dtype, g.shape[2:]) for _ in extra]
         dx = result.image(k, "dx", write=True)
         with k.loop("n", dx.shape[0], "parallel") as n, k.loop("c", dx.blocks, "parallel") as c:
             clear(k, dx, (n, c))
             for at in _outputs(k, g.shape[2:]):
                 which = None if average else _first_maximum(k, op, images[0], (n, c), at)[0]
-                share = counts[0][at] if average else None
+                share = counts[0][at] if counts else None
                 for cells, number in _cells(k, op, at, dx.shape[2:]):
                     with k.loop("v", site.lanes, "vector") as v:
                         value: Expr = g[(n, c, *at, v)]
@@ -156,29 +156,32 @@ class Pick(_Windows):
 
 def cell(op: PoolAttributes, point: Point, axis: int) -> Affine:
     """The input position of a window's cell on one axis."""
-    return point[f"q{axis}"] * op.stride[axis] + point[f"m{axis}"] - op.pads[axis][0]
+    start = point[f"q{axis}"] * op.stride[axis] - op.pads[axis][0]
+    return start + point[f"m{axis}"] * op.dilation[axis]
 
 
 def border_cuts(op: PoolAttributes, axis: int, count: int, extent: int) -> tuple[range, ...]:
     """Output positions before, in and after those whose windows lie inside the input."""
-    stride, window, low = op.stride[axis], op.window[axis], op.pads[axis][0]
+    stride, reach, low = op.stride[axis], op.extents[axis], op.pads[axis][0]
     first = min(count, -(-low // stride))
-    last = (extent - window + low) // stride + 1
+    last = (extent - reach + low) // stride + 1
     last = max(first, min(count, last))
     return range(first), range(first, last), range(last, count)
 
 
-def cell_counts(
-    site: Site, op: PoolAttributes, extents: Sequence[int], into: Lowering
-) -> Stored:
-    """The number of real cells of every window, [*out]."""
+def cell_counts(site: Site, op: Averaging, extents: Sequence[int], into: Lowering) -> list[Stored]:
+    """What the sum over every window is divided by, [*out]; nothing where that is one."""
+    if op.divisor == "one":
+        return []
     out = (site.outputs if isinstance(op, AveragePool) else site.inputs)[0].static_shape[2:]
     counts = np.ones((), site.outputs[0].dtype.numpy)
     for axis, (n, extent) in enumerate(zip(out, extents, strict=True)):
-        start = np.arange(n) * op.stride[axis] - op.pads[axis][0]
-        real = np.minimum(start + op.window[axis], extent) - np.maximum(start, 0)
-        counts = counts[..., None] * real.astype(counts.dtype)
-    return into.table("cells", counts)
+        low, high = op.pads[axis] if op.divisor == "padded" else (0, 0)
+        starts = np.arange(n)[:, None] * op.stride[axis] - op.pads[axis][0]
+        cells = starts + np.arange(op.window[axis]) * op.dilation[axis]
+        counted = np.sum((cells >= -low) & (cells < extent + high), axis=1)
+        counts = counts[..., None] * counted.astype(counts.dtype)
+    return [into.table("cells", counts)]
 
 
 def _outputs(k: KernelBuilder, out: Sequence[int]) -> Iterator[tuple[Affine, ...]]:
@@ -198,7 +201,7 @@ def _cells(
         for axis, window in enumerate(op.window):
             m = loops.enter_context(k.loop(f"m{axis}", window, kind))
             number = number * window + m
-            cells.append(at[axis] * op.stride[axis] + m - op.pads[axis][0])
+            cells.append(cell(op, {f"q{axis}": at[axis], f"m{axis}": m}, axis))
         for position, extent in zip(cells, extents, strict=True):
             loops.enter_context(k.guard(position, extent))
         yield tuple(cells), Position(number)
@@ -234,4 +237,3 @@ def _first_maximum(
             k.store(which[v], select(better, number, which[v]))
             k.store(best[v], select(better, value, best[v]))
     return which, taken
-

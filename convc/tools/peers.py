@@ -179,7 +179,8 @@ def _onnx_pool(graph: ir.Graph, step: Step) -> Translated:
     assert isinstance(op, ops.MaxPool)
     assert op.edge == "drop"
     pads = [lo for lo, _ in op.pads] + [hi for _, hi in op.pads]
-    return "MaxPool", (), {"kernel_shape": op.window, "strides": op.stride, "pads": pads}
+    attributes = {"kernel_shape": op.window, "strides": op.stride, "pads": pads}
+    return "MaxPool", (), {**attributes, "dilations": op.dilation}
 
 
 def _onnx_reshape(graph: ir.Graph, step: Step) -> Translated:
@@ -267,7 +268,7 @@ def _torch_pool(torch: ModuleType, graph: ir.Graph, step: Step, form: Any) -> Te
     assert op.edge == "drop"
     assert all(lo == hi for lo, hi in op.pads), "PyTorch pads both ends alike"
     pool, pads = getattr(torch.nn.functional, f"max_pool{len(op.window)}d"), op.pads
-    return lambda x: pool(x, op.window, op.stride, [lo for lo, _ in pads])
+    return lambda x: pool(x, op.window, op.stride, [lo for lo, _ in pads], op.dilation)
 
 
 def _torch_reshape(torch: ModuleType, graph: ir.Graph, step: Step, form: Any) -> Tensors:

@@ -2,14 +2,15 @@
 
 Goodfellow et al. 2016, section 9.3. Shapes: x [N, C, *S], pooled values [N, C, *out]. A window
 starts at j·stride - lo; `edge` says whether windows that overhang the end count ("partial") or
-not ("drop"). Equal maxima: the first one in row-major window order is the maximum.
+not ("drop"); cells of a window are `dilation` apart. Equal maxima: the first in row-major window
+order is the maximum.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -23,28 +24,39 @@ if TYPE_CHECKING:
     from ir.builder import Builder
 
 
+Geometry: TypeAlias = "tuple[tuple[int, ...], tuple[int, ...], Pads, tuple[int, ...], str]"
+
+
 @dataclass(frozen=True)
 class PoolAttributes(Op):
-    """What the pooling ops share, one entry per spatial axis; 0 ≤ pads < window."""
+    """What the pooling ops share, one entry per spatial axis; 0 ≤ pads < extent of the window."""
 
     window: tuple[int, ...]
     stride: tuple[int, ...]
     pads: Pads
+    dilation: tuple[int, ...]
     edge: str
 
     def validate(self) -> None:
-        require_geometry(self, self.stride, self.pads, window=self.window)
+        others = {"window": self.window, "dilation": self.dilation}
+        require_geometry(self, self.stride, self.pads, **others)
         if self.edge not in ("drop", "partial"):
             raise AttributeValueError(f"{self.name}: edge = {self.edge!r} is not drop or partial")
-        for k, pair in zip(self.window, self.pads, strict=True):
-            if not all(0 <= pad < k for pad in pair):
-                hint = f"use 0 to {k - 1}, so that no window is empty"
-                raise AttributeValueError(f"{self.name}: pads {pair} for a window of {k}; {hint}")
+        for extent, pair in zip(self.extents, self.pads, strict=True):
+            if not all(0 <= pad < extent for pad in pair):
+                hint = f"use 0 to {extent - 1}, so that no window is empty"
+                given = f"pads {pair} for a window of {extent}"
+                raise AttributeValueError(f"{self.name}: {given}; {hint}")
 
     @property
-    def attributes(self) -> tuple[tuple[int, ...], tuple[int, ...], Pads, str]:
+    def extents(self) -> tuple[int, ...]:
+        """How far the windows reach: their cells and the gaps between those."""
+        return tuple((k - 1) * d + 1 for k, d in zip(self.window, self.dilation, strict=True))
+
+    @property
+    def geometry(self) -> Geometry:
         """The shared attributes, in the order of the constructors."""
-        return self.window, self.stride, self.pads, self.edge
+        return self.window, self.stride, self.pads, self.dilation, self.edge
 
     def pooled(self, x: TensorType) -> TensorType:
         """The type of the pooled values of x; ShapeError when x cannot be pooled."""
@@ -52,9 +64,20 @@ class PoolAttributes(Op):
         if x.rank != len(self.window) + 2:
             wanted = f"[N, C, *S], with as many spatial axes as window {self.window}"
             raise ShapeError(f"{self.name}: x is {x}, but must be {wanted}")
-        axes = zip(x.shape[2:], self.window, self.stride, self.pads, strict=True)
+        axes = zip(x.shape[2:], self.extents, self.stride, self.pads, strict=True)
         out = [pooled_size(n, k, s, lo, hi, self.edge) for n, k, s, (lo, hi) in axes]
+        for axis, (n, count) in enumerate(zip(x.shape[2:], out, strict=True)):
+            if isinstance(n, int) and isinstance(count, int) and n < self.dilation[axis]:
+                self._require_cells(axis, n, count)
         return x.with_shape(*x.shape[:2], *out)
+
+    def _require_cells(self, axis: int, n: int, count: int) -> None:
+        """ShapeError where a window steps over an axis that is shorter than its gaps."""
+        starts = np.arange(count)[:, None] * self.stride[axis] - self.pads[axis][0]
+        cells = starts + np.arange(self.window[axis]) * self.dilation[axis]
+        if not np.all(np.any((cells >= 0) & (cells < n), axis=1)):
+            reason = f"dilation {self.dilation[axis]} leaves a window without cells on an axis of"
+            raise ShapeError(f"{self.name}: {reason} {n}; pad less or dilate less")
 
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
         """One per cell of every window."""
@@ -68,12 +91,12 @@ class PoolAttributes(Op):
 
     def reach(self, size: Sequence[int], out: Sequence[int]) -> Pads:
         """The pads that make an axis end exactly where its last window does."""
-        axes = zip(size, out, self.window, self.stride, self.pads, strict=True)
+        axes = zip(size, out, self.extents, self.stride, self.pads, strict=True)
         return tuple((lo, (o - 1) * s + k - lo - n) for n, o, k, s, (lo, _) in axes)
 
     def taps(self, out: Sequence[int]) -> Iterator[tuple[tuple[int, ...], tuple[Any, ...]]]:
         """Window offsets and the cells they meet; see `window.taps`."""
-        return taps(self.window, out, self.stride, (1,) * len(self.window))
+        return taps(self.window, out, self.stride, self.dilation)
 
     def first_maximum(self, x: Array) -> tuple[Array, Array]:
         """The maximum of every window and the number of the tap where it is first; NaN is maximal.
@@ -98,7 +121,7 @@ class MaxPool(PoolAttributes):
     """The maximum of every window: x → pooled. NaN propagates."""
 
     name: ClassVar[str] = "max_pool"
-    formula: ClassVar[str] = "y[n,c,j] = max_m x[n,c, j·s + m - lo]"
+    formula: ClassVar[str] = "y[n,c,j] = max_m x[n,c, j·s + m·d - lo]"
     operands: ClassVar[tuple[str, ...]] = ("x",)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -110,11 +133,11 @@ class MaxPool(PoolAttributes):
         return (self.first_maximum(x)[0],)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (b.apply(MaxPoolGrad(*self.attributes), inputs[0], upstream[0]),)
+        return (b.apply(MaxPoolGrad(*self.geometry), inputs[0], upstream[0]),)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
-        return tuple(Example.of(c.name, cls(*c.attributes), c.type("x")) for c in CASES)
+        return tuple(Example.of(c.name, cls(*c.geometry), c.type("x")) for c in CASES)
 
 
 @dataclass(frozen=True)
@@ -140,7 +163,7 @@ class MaxPoolGrad(PoolAttributes):
         return (crop_spatial(padded, reach, x.shape[2:]),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (None, b.apply(MaxPoolPick(*self.attributes), inputs[0], upstream[0]))
+        return (None, b.apply(MaxPoolPick(*self.geometry), inputs[0], upstream[0]))
 
     def pooled_operand(
         self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]
@@ -149,9 +172,7 @@ class MaxPoolGrad(PoolAttributes):
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
-        return tuple(
-            Example.of(c.name, cls(*c.attributes), c.type("x"), c.type("g")) for c in CASES
-        )
+        return tuple(Example.of(c.name, cls(*c.geometry), c.type("x"), c.type("g")) for c in CASES)
 
 
 @dataclass(frozen=True)
@@ -177,21 +198,47 @@ class MaxPoolPick(PoolAttributes):
         return (picked,)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (None, b.apply(MaxPoolGrad(*self.attributes), inputs[0], upstream[0]))
+        return (None, b.apply(MaxPoolGrad(*self.geometry), inputs[0], upstream[0]))
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
-        return tuple(
-            Example.of(c.name, cls(*c.attributes), c.type("x"), c.type("x")) for c in CASES
-        )
+        return tuple(Example.of(c.name, cls(*c.geometry), c.type("x"), c.type("x")) for c in CASES)
 
 
 @dataclass(frozen=True)
-class AveragePool(PoolAttributes):
-    """The mean of the real cells of every window: x → pooled."""
+class Averaging(PoolAttributes):
+    """The sum of a window's real cells over its divisor: how many cells are counted.
+
+    "real": those that exist; "padded": those and the padding that `pads` adds, but nothing beyond;
+    "one": none, the pooled values are sums.
+    """
+
+    divisor: str
+
+    def validate(self) -> None:
+        super().validate()
+        if self.divisor not in ("real", "padded", "one"):
+            hint = "is not real, padded or one"
+            raise AttributeValueError(f"{self.name}: divisor = {self.divisor!r} {hint}")
+
+    def divisors(self, size: Sequence[int], out: Sequence[int], dtype: np.dtype[Any]) -> Array:
+        """What the sum over each window is divided by, [1, 1, *out]."""
+        if self.divisor == "one":
+            return np.ones((1, 1, *out), dtype)
+        counted = tuple((0, 0) for _ in size) if self.divisor == "real" else self.pads
+        sizes = [n + lo + hi for n, (lo, hi) in zip(size, counted, strict=True)]
+        inside = zip(self.reach(size, out), counted, strict=True)
+        beyond = tuple((lo - low, hi - high) for (lo, hi), (low, high) in inside)
+        cells = pad_spatial(np.ones((1, 1, *sizes), dtype), beyond)
+        return sum((cells[taken] for _, taken in self.taps(out)), np.zeros((1, 1, *out), dtype))
+
+
+@dataclass(frozen=True)
+class AveragePool(Averaging):
+    """The mean of the cells of every window, or their sum: x → pooled."""
 
     name: ClassVar[str] = "average_pool"
-    formula: ClassVar[str] = "y[n,c,j] = Σ_m x[n,c, j·s + m - lo] / (number of real cells)"
+    formula: ClassVar[str] = "y[n,c,j] = Σ_m x[n,c, j·s + m·d - lo] / divisor[j]"
     operands: ClassVar[tuple[str, ...]] = ("x",)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
@@ -205,24 +252,25 @@ class AveragePool(PoolAttributes):
         total = np.zeros(out, x.dtype)
         for _, cells in self.taps(out[2:]):
             total += padded[cells]
-        return (total / _real_cells(self, x.shape[2:], out[2:], x.dtype),)
+        return (total / self.divisors(x.shape[2:], out[2:], x.dtype),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (b.apply(AveragePoolGrad(*self.attributes, inputs[0].shape[2:]), upstream[0]),)
+        op = AveragePoolGrad(*self.geometry, self.divisor, inputs[0].shape[2:])
+        return (b.apply(op, upstream[0]),)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
-        return tuple(Example.of(c.name, cls(*c.attributes), c.type("x")) for c in CASES)
+        return tuple(Example.of(c.name, cls(*c.geometry, c.divisor), c.type("x")) for c in CASES)
 
 
 @dataclass(frozen=True)
-class AveragePoolGrad(PoolAttributes):
+class AveragePoolGrad(Averaging):
     """Gradient of `AveragePool`, its adjoint: g (pooled) → [N, C, *size]."""
 
     size: tuple[Dim, ...]
 
     name: ClassVar[str] = "average_pool_grad"
-    formula: ClassVar[str] = "dx[a] = Σ_{j: a in window j} g[j] / (number of real cells)"
+    formula: ClassVar[str] = "dx[a] = Σ_{j: a in window j} g[j] / divisor[j]"
     operands: ClassVar[tuple[str, ...]] = ("g",)
 
     def validate(self) -> None:
@@ -243,13 +291,13 @@ class AveragePoolGrad(PoolAttributes):
         size = self.infer(TensorType.of(g))[0].static_shape[2:]
         reach = self.reach(size, g.shape[2:])
         padded = pad_spatial(np.zeros((*g.shape[:2], *size), g.dtype), reach)
-        share = g / _real_cells(self, size, g.shape[2:], g.dtype)
+        share = g / self.divisors(size, g.shape[2:], g.dtype)
         for _, cells in self.taps(g.shape[2:]):
             padded[cells] += share
         return (crop_spatial(padded, reach, size),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        return (b.apply(AveragePool(*self.attributes), upstream[0]),)
+        return (b.apply(AveragePool(*self.geometry, self.divisor), upstream[0]),)
 
     def pooled_operand(
         self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]
@@ -258,20 +306,14 @@ class AveragePoolGrad(PoolAttributes):
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
-        return tuple(Example.of(c.name, cls(*c.attributes, c.size), c.type("g")) for c in CASES)
+        return tuple(
+            Example.of(c.name, cls(*c.geometry, c.divisor, c.size), c.type("g")) for c in CASES
+        )
 
 
 def _require_pooled(op: Op, wanted: TensorType, name: str, given: TensorType) -> None:
     if given != wanted:
         raise ShapeError(f"{op.name}: operand {name} is {given}, the windows ask for {wanted}")
-
-
-def _real_cells(
-    op: PoolAttributes, size: Sequence[int], out: Sequence[int], dtype: np.dtype[Any]
-) -> Array:
-    """How many real cells each window holds, [1, 1, *out]."""
-    real = pad_spatial(np.ones((1, 1, *size), dtype), op.reach(size, out))
-    return sum((real[cells] for _, cells in op.taps(out)), np.zeros((1, 1, *out), dtype))
 
 
 class Case(NamedTuple):
@@ -284,29 +326,35 @@ class Case(NamedTuple):
     stride: tuple[int, ...]
     pads: Pads
     edge: str
+    dilation: tuple[int, ...] = ()
+    divisor: str = "real"
 
     @property
-    def attributes(self) -> tuple[tuple[int, ...], tuple[int, ...], Pads, str]:
-        return self.window, self.stride, self.pads, self.edge
+    def geometry(self) -> Geometry:
+        dilation = self.dilation or (1,) * len(self.window)
+        return self.window, self.stride, self.pads, dilation, self.edge
 
     def type(self, operand: str) -> str:
         """The type of x or of the pooled g as text."""
         x = TensorType.parse(f"f32[{', '.join(map(str, (*self.lead, *self.size)))}]")
-        return str(x if operand == "x" else MaxPool(*self.attributes).pooled(x))
+        return str(x if operand == "x" else MaxPool(*self.geometry).pooled(x))
 
 
 _NO = (0, 0)
 CASES = (
     Case("halving", (1, 20), (6, 8), (2, 2), (2, 2), (_NO, _NO), "drop"),
-    Case("overlapping, remainder", (3, 3), (8, 7), (3, 3), (2, 2), (_NO, _NO), "drop"),
+    Case("overlapping, remainder", (3, 3), (8, 7), (3, 3), (2, 2), (_NO, _NO), "drop",
+         divisor="one"),
     Case("overlapping, partial", (1, 5), (6, 7), (3, 2), (2, 2), (_NO, _NO), "partial"),
-    Case("padded", (1, 17), (7, 7), (3, 3), (2, 2), ((1, 1), (0, 1)), "drop"),
-    Case("padded, partial", (1, 3), (5, 6), (3, 4), (3, 3), ((2, 0), (1, 3)), "partial"),
+    Case("padded", (1, 17), (7, 7), (3, 3), (2, 2), ((1, 1), (0, 1)), "drop", divisor="padded"),
+    Case("padded, partial", (1, 3), (5, 6), (3, 4), (3, 3), ((2, 0), (1, 3)), "partial",
+         divisor="padded"),
     Case("unit stride, same", (1, 1), (4, 5), (3, 2), (1, 1), ((1, 1), (0, 1)), "drop"),
     Case("gaps", (1, 2), (7, 9), (2, 1), (3, 4), (_NO, _NO), "drop"),
     Case("window beyond input", (1, 2), (2, 1), (4, 3), (2, 2), (_NO, _NO), "partial"),
     Case("global", (3, 16), (5, 4), (5, 4), (1, 1), (_NO, _NO), "drop"),
     Case("batch 0", (0, 2), (4, 4), (2, 2), (2, 2), (_NO, _NO), "drop"),
-    Case("1-D", (2, 3), (9,), (3,), (2,), ((1, 0),), "partial"),
+    Case("1-D, dilated", (2, 3), (9,), (3,), (2,), ((3, 0),), "partial", (2,)),
+    Case("dilated", (1, 20), (9, 11), (3, 2), (2, 1), ((2, 2), (1, 2)), "drop", (2, 3), "padded"),
     Case("3-D", (1, 2), (4, 3, 5), (2, 2, 3), (2, 1, 2), (_NO, _NO, (1, 1)), "drop"),
-)
+)  # fmt: skip

@@ -36,7 +36,7 @@ def test_geometry_defaults():
     b.average_pool(x, 2)
     ops = [node.op for node in b._nodes]
     assert ops[0] == Conv((1, 2), ((4, 4), (2, 2)), (2, 2), 1)
-    assert ops[1] == AveragePool((2, 2), (2, 2), ((0, 0), (0, 0)), "drop")
+    assert ops[1] == AveragePool((2, 2), (2, 2), ((0, 0), (0, 0)), (1, 1), "drop", "real")
 
 
 def test_transposed_and_weight_gradient_methods():

@@ -1,0 +1,120 @@
+"""Pooling against PyTorch and ONNX Runtime, on shapes nobody would choose."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convc
+import ir
+from ir.ops import AveragePool, MaxPool
+from tests.oracles import SEED, integer, numbers, onnx_pads, onnx_runtime, text_of, torch_or_skip
+
+
+@dataclass(frozen=True)
+class Pool:
+    """A pooling of x."""
+
+    x: tuple[int, ...]
+    window: tuple[int, ...]
+    stride: tuple[int, ...]
+    pads: tuple[tuple[int, int], ...]
+    dilation: tuple[int, ...]
+    edge: str
+
+    def __str__(self) -> str:
+        text = f"{'x'.join(map(str, self.x))} w{self.window} s{self.stride}"
+        return f"{text} p{self.pads} d{self.dilation} {self.edge}"
+
+    def op(self, kind: str) -> ir.Op:
+        """Max pooling, or average pooling with the divisor that `kind` names."""
+        geometry = self.window, self.stride, self.pads, self.dilation, self.edge
+        return MaxPool(*geometry) if kind == "max" else AveragePool(*geometry, kind)
+
+
+def random_pool(rng: np.random.Generator, even: bool) -> Pool:
+    """``even`` pads both ends alike, by half a window at most, as PyTorch asks for."""
+    axes = int(rng.choice([1, 2, 2, 3]))
+    window = tuple(integer(rng, 1, 5 if axes < 3 else 3) for _ in range(axes))
+    stride = tuple(integer(rng, 1, k + 2) for k in window)
+    dilation = tuple(integer(rng, 1, 3) if rng.random() < 0.3 else 1 for _ in window)
+    extents = [(k - 1) * d + 1 for k, d in zip(window, dilation, strict=True)]
+    if even:
+        halves = [integer(rng, 0, k // 2) for k in window]
+        pads = tuple((half, half) for half in halves)
+    else:
+        pads = tuple((integer(rng, 0, k - 1), integer(rng, 0, k - 1)) for k in window)
+    axes_of = zip(extents, pads, dilation, strict=True)
+    least = [max(d, extent if even else extent - lo - hi) for extent, (lo, hi), d in axes_of]
+    size = tuple(n + integer(rng, 0, 9) for n in least)
+    batch, channels = int(rng.choice([0, 1, 1, 3])), int(rng.choice([1, 3, 8, 16, 17, 20]))
+    edge = str(rng.choice(["drop", "partial"]))
+    return Pool((batch, channels, *size), window, stride, pads, dilation, edge)
+
+
+def random_pools(count: int, even: bool = False) -> list[Pool]:
+    rng = np.random.default_rng(SEED + even)
+    return [random_pool(rng, even) for _ in range(count)]
+
+
+def pytorch_has(shape: Pool, kind: str) -> bool:
+    """PyTorch dilates only max pooling, and sums over windows of two axes or three."""
+    if kind == "one" and len(shape.window) == 1:
+        return False
+    return kind == "max" or max(shape.dilation) == 1
+
+
+PYTORCHS = [
+    pytest.param(shape, kind, id=f"{shape}-{kind}")
+    for shape in random_pools(40, even=True)
+    for kind in ("max", "real", "padded", "one")
+    if pytorch_has(shape, kind)
+]
+
+
+@pytest.mark.parametrize(("shape", "kind"), PYTORCHS)
+def test_pooling_and_its_gradient_are_pytorchs(shape: Pool, kind: str) -> None:
+    torch = torch_or_skip()
+    rng = np.random.default_rng(len(str(shape)))
+    x = torch.tensor(numbers(rng, shape.x), requires_grad=True)
+    extra: dict[str, Any] = {"ceil_mode": shape.edge == "partial"}
+    if kind == "max":
+        extra["dilation"] = shape.dilation
+    elif kind == "one":
+        extra["divisor_override"] = 1
+    else:
+        extra["count_include_pad"] = kind == "padded"
+    name = f"{'max' if kind == 'max' else 'avg'}_pool{len(shape.window)}d"
+    pool = getattr(torch.nn.functional, name)
+    y = pool(x, shape.window, shape.stride, [lo for lo, _ in shape.pads], **extra)
+    g = numbers(rng, tuple(y.shape)) * math.prod(shape.window)
+    y.backward(torch.tensor(g))
+
+    b = ir.Builder("pool")
+    b.output("y", b.apply(shape.op(kind), b.input("x", text_of(shape.x, "f64"))))
+    model = convc.compile(ir.vjp(b.build(), ["x"]))
+    got = model.run({"x": x.detach().numpy(), "grad_y": g})
+    np.testing.assert_allclose(got["y"], y.detach().numpy(), rtol=1e-14)
+    np.testing.assert_allclose(got["grad_x"], x.grad.numpy(), rtol=1e-14, atol=1e-13)
+
+
+@pytest.mark.parametrize("kind", ["max", "real", "padded"])
+@pytest.mark.parametrize("shape", [p for p in random_pools(60) if p.x[0]], ids=str)
+def test_pooling_is_onnx_runtimes(shape: Pool, kind: str) -> None:
+    rng = np.random.default_rng(len(str(shape)))
+    x = numbers(rng, shape.x, "f32")
+    attributes: dict[str, Any] = {"kernel_shape": shape.window, "strides": shape.stride}
+    attributes |= {"pads": onnx_pads(shape.pads), "ceil_mode": int(shape.edge == "partial")}
+    attributes["dilations"] = shape.dilation
+    if kind != "max":
+        attributes["count_include_pad"] = int(kind == "padded")
+    b = ir.Builder("pool")
+    b.output("y", b.apply(shape.op(kind), b.input("x", text_of(shape.x, "f32"))))
+    got = convc.compile(b.build())(x)
+    want = onnx_runtime("MaxPool" if kind == "max" else "AveragePool", attributes, x)
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=1e-6)

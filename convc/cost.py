@@ -18,6 +18,6 @@ def slowness(target: Target) -> float:
     return 1.0 if target.fused_multiply_add else 2.0
 
 
-def stream_bytes(size: int) -> float:
+def stream_bytes(size: float) -> float:
     """Bytes a second of reading a buffer of that size again and again, on one core."""
     return 120e9 if size < L2 // 2 else 60e9 if size < L3 else 30e9

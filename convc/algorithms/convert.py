@@ -44,7 +44,9 @@ def _copy_image(k: KernelBuilder, x: Image, y: Image, lanes: int) -> None:
     *rows, last = blocked.shape[2:]
     planes = x.shape[0] * blocked.blocks
     few: LoopKind = "parallel" if planes < TASKS else "for"  # then rows are shared too
-    most = max(last, 1) if rows else max(-(-last * planes // (TASKS * side)), 1) * side  # pixels a task
+    most = (
+        max(last, 1) if rows else max(-(-last * planes // (TASKS * side)), 1) * side
+    )  # pixels a task
     for first, blocks, channels in segments(blocked.shape[1], side):
         for start, chunks, chunk in segments(last, most):
             for inner, tiles, pixels in segments(chunk, side):

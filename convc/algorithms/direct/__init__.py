@@ -96,7 +96,7 @@ def _depthwise_seconds(shape: Convolution, site: Site, products: float) -> float
     passes = 1
     if isinstance(site.op, ConvWeightGrad):
         passes = prod(shape.weights[2:-1]) * -(-shape.weights[-1] // depthwise.PIXELS)
-    plane = int(moved * site.lanes / (channels * filled))  # what is read again and again
+    plane = moved * site.lanes / (channels * filled)  # what is read again and again
     return max(cycles / CLOCK, moved / stream_bytes(moved), moved * passes / stream_bytes(plane))
 
 

@@ -100,7 +100,7 @@ class Graph:
         return self.replace(inputs=inputs, nodes=tuple(nodes))
 
     def with_dtype(self, dtype: DType | str) -> Graph:
-        """This graph with every float input and weight converted to `dtype`."""
+        """This graph with every float input, weight and result converted to `dtype`."""
         wanted = DType.of(dtype)
         inputs = {
             name: dataclasses.replace(type, dtype=wanted) if type.dtype.is_float else type
@@ -110,7 +110,8 @@ class Graph:
             name: array.astype(wanted.numpy, copy=False) if array.dtype.kind == "f" else array
             for name, array in self.weights.items()
         }
-        return self.replace(inputs=inputs, weights=weights)
+        nodes = [dataclasses.replace(n, op=n.op.with_dtype(wanted)) for n in self.nodes]
+        return self.replace(inputs=inputs, weights=weights, nodes=tuple(nodes))
 
     def weights_as_inputs(self, names: Iterable[str] | None = None) -> Graph:
         """This graph with the named weights (default: all) as further inputs, in their order."""

@@ -12,7 +12,7 @@ from numpy.typing import DTypeLike
 
 from ir.dims import Dim, Sym, bind, symbols
 from ir.errors import AttributeValueError, DTypeError, GraphError, ShapeError
-from ir.types import Array, TensorType, described
+from ir.types import Array, DType, TensorType, described
 
 if TYPE_CHECKING:
     from ir.builder import Builder, Value
@@ -102,6 +102,11 @@ class Op(ABC):
         changes = {field.name: getattr(self, field.name) for field in fields(self)}
         return replace(self, **{name: _bound(value, env) for name, value in changes.items()})
 
+    def with_dtype(self, dtype: DType) -> Self:
+        """This op where floats have the element type `dtype`; ops that name a type override it."""
+        changes = {field.name: getattr(self, field.name) for field in fields(self)}
+        return replace(self, **{name: _retyped(value, dtype) for name, value in changes.items()})
+
     def symbols(self) -> frozenset[str]:
         """The symbols that the attributes mention."""
         return frozenset().union(*(_mentioned(getattr(self, f.name)) for f in fields(self)))
@@ -183,6 +188,12 @@ def _bound(value: Any, env: Mapping[str, Dim]) -> Any:
     if isinstance(value, Op):
         return value.bind(env)
     return bind(value, env) if isinstance(value, Sym) else value
+
+
+def _retyped(value: Any, dtype: DType) -> Any:
+    if isinstance(value, tuple):
+        return tuple(_retyped(item, dtype) for item in value)
+    return value.with_dtype(dtype) if isinstance(value, Op) else value
 
 
 def _mentioned(value: Any) -> frozenset[str]:

@@ -27,7 +27,7 @@ ROUNDED = {"exp", "log", "tanh", "logistic", "erf", "softplus", "silu", "gelu", 
            "softmax", "cross_entropy", "softmax_cross_entropy", "softmax_cross_entropy_grad",
            "average_pool_grad"}  # fmt: skip
 NONLINEAR = {"exp", "log", "tanh", "logistic", "erf", "softplus", "silu", "gelu", "elu", "power",
-             "shift", "leaky_relu", "softmax", "cross_entropy", "cross_entropy_grad",
+             "shift", "leaky_relu", "uniform", "softmax", "cross_entropy", "cross_entropy_grad",
              "softmax_cross_entropy", "softmax_cross_entropy_grad", "max_pool", "relu"}  # fmt: skip
 ROUGH = {"fma", "exp", "expm1", "log", "log1p", "tanh", "erf", "pow"}  # not rounded correctly
 ON_REQUEST = {"separable2", "separable3"}  # approximations

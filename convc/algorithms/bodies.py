@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, cast
 
 import ir
 from ir.loops.builder import call, fma, select
 from ir.loops.nodes import Const, Expr, Scalar
+from ir.numeric import GOLDEN
 from ir.ops import (
     Abs,
     Add,
     Bias,
+    Cast,
     Ceil,
     Clip,
     Div,
@@ -46,11 +48,12 @@ from ir.ops import (
     Step,
     Sub,
     Tanh,
+    Uniform,
     Where,
 )
 from ir.ops.activations import CUBIC, ROOT
 
-Body = Callable[[Any, Scalar, Sequence[Expr]], Expr]  # the op, its element type, operands
+Body = Callable[[Any, Scalar, Sequence[Expr]], Expr]  # the op, type of the first operand, operands
 
 
 def relu(op: ir.Op, dtype: Scalar, args: Sequence[Expr]) -> Expr:
@@ -155,6 +158,14 @@ def _clip(op: Clip, dtype: Scalar, args: Sequence[Expr]) -> Expr:
     return _below(_above(args[0], Const(op.low, dtype)), Const(op.high, dtype))
 
 
+def _uniform(op: Uniform, dtype: Scalar, args: Sequence[Expr]) -> Expr:
+    """From the seed and the position of the element."""
+    seed, position = args
+    count = (position + Const(1, "i64")) * Const(GOLDEN, "i64")
+    bits = call("shr", call("mix", seed + count), Const(40, "i64"))
+    return call(op.dtype, bits) * Const(2.0**-24, cast(Scalar, op.dtype))
+
+
 BODIES: dict[type[ir.Op], Body] = {
     Bias: lambda op, dtype, args: args[0] + args[1],
     Add: lambda op, dtype, args: args[0] + args[1],
@@ -193,4 +204,6 @@ BODIES: dict[type[ir.Op], Body] = {
     Elu: _elu,
     LeakyRelu: _leaky_relu,
     Clip: _clip,
+    Cast: lambda op, dtype, args: call(op.dtype, *args),
+    Uniform: _uniform,
 }

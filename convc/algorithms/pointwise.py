@@ -17,8 +17,8 @@ from convc.algorithms.convert import convert_kernel
 from convc.algorithms.strided import Box, fill, halo_of, merged, walk
 from convc.layout import Layout
 from ir.loops import Affine, KernelBuilder
-from ir.loops.nodes import Expr
-from ir.ops import Bias
+from ir.loops.nodes import Expr, Position, strides
+from ir.ops import Bias, Uniform
 
 if TYPE_CHECKING:
     from convc.lowering import Lowering
@@ -56,13 +56,15 @@ class Pointwise:
         sources = [k.read("x", value.dtype, (_size(value),)) for value, _ in stored]
         result = into.write(view.block if len(site.result) > 2 else None)
         y = k.write("y", site.dtype, (_size(result),))
-        target, *boxes = merged(view.of(result), *(box for _, box in stored))
+        target, places, *boxes = merged(view.of(result), view.rows, *(box for _, box in stored))
         for halo in halo_of(result):
             fill(k, y, halo, 0.0, site.lanes)
 
         def element(at: tuple[Affine, ...], lane: Affine) -> None:
             args: list[Expr] = [x[box.at(at)] for x, box in zip(sources, boxes, strict=True)]
-            k.store(y[target.at(at)], BODIES[type(site.op)](site.op, site.dtype, args))
+            if isinstance(site.op, Uniform):
+                args.append(Position(places.at(at)))
+            k.store(y[target.at(at)], BODIES[type(site.op)](site.op, stored[0][0].dtype, args))
 
         walk(k, target.extents, site.lanes, element)
         into.run(k.build(), *(value for value, _ in stored), result)
@@ -107,6 +109,14 @@ class _View:
         if len(self.site.result) < 3:
             return self.site.result
         return Box.blocks(Layout(self.block), self.site.result).extents
+
+    @property
+    def rows(self) -> Box:
+        """The place of every element in row-major order."""
+        if len(self.site.result) < 3:
+            return Box.whole(self.site.result)
+        n, c, *rest = strides(self.site.result)
+        return Box(self.extents, 0, (n, c * self.block, *rest, c))
 
     def read(self, operand: int) -> tuple[Stored, Box]:
         """An operand as it is read, and where its elements lie."""

@@ -7,7 +7,9 @@ from collections.abc import Callable
 from llvmlite import ir as llvm
 
 from convc.backend import elementary
-from convc.backend.instructions import TYPES, Emitter, Value, fma, intrinsic
+from convc.backend.instructions import TYPES, Emitter, Value, fma, intrinsic, truncated
+from convc.backend.lanes import Bits
+from ir.numeric import FIRST, SECOND
 
 
 def _is_float(value: Value) -> bool:
@@ -34,6 +36,21 @@ def _comparison(operator: str) -> Callable[[Emitter, Value, Value], Value]:
 
 def _intrinsic(name: str) -> Callable[..., Value]:
     return lambda emitter, *args: intrinsic(emitter, name, *args)
+
+
+def _shift_right(emitter: Emitter, value: Value, bits: Value) -> Value:
+    return emitter.builder.lshr(value, bits)
+
+
+def _mix(emitter: Emitter, value: Value) -> Value:
+    z = Bits(emitter, value)
+    z = (z ^ (z >> 30)) * FIRST
+    z = (z ^ (z >> 27)) * SECOND
+    return (z ^ (z >> 31)).value
+
+
+def _truncation(emitter: Emitter, value: Value) -> Value:
+    return truncated(emitter, value) if _is_float(value) else value
 
 
 def _conversion(result: str) -> Callable[[Emitter, Value], Value]:
@@ -72,6 +89,8 @@ EMITTERS: dict[str, Callable[..., Value]] = {
     "rint": elementary.rint,
     "floor": elementary.floor,
     "ceil": elementary.ceil,
+    "shr": _shift_right,
+    "mix": _mix,
     "lt": _comparison("<"),
     "le": _comparison("<="),
     "gt": _comparison(">"),
@@ -84,4 +103,5 @@ EMITTERS: dict[str, Callable[..., Value]] = {
     "select": lambda emitter, c, a, b: emitter.builder.select(c, a, b),
     "f32": _conversion("f32"),
     "f64": _conversion("f64"),
+    "i64": _truncation,
 }

@@ -27,16 +27,30 @@ class Emitter(Protocol):
 def intrinsic(emitter: Emitter, name: str, *args: Value) -> Value:
     """Call an LLVM intrinsic overloaded on the type of its first argument."""
     kind = args[0].type
-    element = kind.element if isinstance(kind, llvm.VectorType) else kind
-    suffix = "f32" if element == TYPES["f32"] else "f64"
-    if isinstance(kind, llvm.VectorType):
-        suffix = f"v{kind.count}{suffix}"
-    full = f"llvm.{name}.{suffix}"
-    function = emitter.module.globals.get(full)
+    return _call(emitter, f"llvm.{name}.{_suffix(kind)}", kind, args)
+
+
+def truncated(emitter: Emitter, value: Value) -> Value:
+    """Floats as ``i64``: towards 0, saturating, 0 for NaN."""
+    wide = isinstance(value.type, llvm.VectorType)
+    kind = llvm.VectorType(I64, value.type.count) if wide else I64
+    name = f"llvm.fptosi.sat.{_suffix(kind)}.{_suffix(value.type)}"
+    return _call(emitter, name, kind, (value,))
+
+
+def _call(emitter: Emitter, name: str, kind: llvm.Type, args: Sequence[Value]) -> Value:
+    function = emitter.module.globals.get(name)
     if function is None:
         signature = llvm.FunctionType(kind, [arg.type for arg in args])
-        function = llvm.Function(emitter.module, signature, full)
+        function = llvm.Function(emitter.module, signature, name)
     return emitter.builder.call(function, args)
+
+
+def _suffix(kind: llvm.Type) -> str:
+    """How the names of intrinsics spell a type."""
+    if isinstance(kind, llvm.VectorType):
+        return f"v{kind.count}{_suffix(kind.element)}"
+    return {TYPES["f32"]: "f32", TYPES["f64"]: "f64", I64: "i64"}[kind]
 
 
 def fma(emitter: Emitter, a: Value, b: Value, c: Value) -> Value:
@@ -63,6 +77,16 @@ def transposed(builder: llvm.IRBuilder, rows: Sequence[Value]) -> list[Value]:
     return rows
 
 
+def gathered(builder: llvm.IRBuilder, places: Sequence[Value], dtype: str) -> Value:
+    """The elements at these addresses, a lane each."""
+    element = TYPES[dtype]
+    value: Value = llvm.Constant(llvm.VectorType(element, len(places)), llvm.Undefined)
+    for lane, place in enumerate(places):
+        loaded = builder.load(place, typ=element, align=ITEM_BYTES[dtype])
+        value = builder.insert_element(value, loaded, I32(lane))
+    return value
+
+
 def strided_load(
     builder: llvm.IRBuilder, address: Value, stride: int, lanes: int, dtype: str
 ) -> Value:
@@ -72,18 +96,23 @@ def strided_load(
     nothing beyond the last element needed is touched.
     """
     align, element = ITEM_BYTES[dtype], TYPES[dtype]
-    value: Value = llvm.Constant(llvm.VectorType(element, lanes), llvm.Undefined)
+
+    def place(lane: int) -> Value:
+        return builder.gep(address, [I64(lane * stride)], source_etype=element)
+
+    if stride == -1:
+        wide = llvm.VectorType(element, lanes)
+        forwards = builder.load(place(lanes - 1), typ=wide, align=align)
+        mask = llvm.Constant(llvm.VectorType(I32, lanes), list(range(lanes - 1, -1, -1)))
+        return builder.shuffle_vector(forwards, forwards, mask)
     if stride not in SHUFFLED:
-        for lane in range(lanes):
-            place = builder.gep(address, [I64(lane * stride)], source_etype=element)
-            loaded = builder.load(place, typ=element, align=align)
-            value = builder.insert_element(value, loaded, I32(lane))
-        return value
+        return gathered(builder, [place(lane) for lane in range(lanes)], dtype)
+    value: Value = llvm.Constant(llvm.VectorType(element, lanes), llvm.Undefined)
     wide, kinds = (llvm.VectorType(kind, lanes) for kind in (element, I32))
     for piece in range(stride):
         start = min(piece * lanes, (lanes - 1) * stride + 1 - lanes)
-        place = builder.gep(address, [I64(start)], source_etype=element)
-        part = builder.load(place, typ=wide, align=align)
+        first = builder.gep(address, [I64(start)], source_etype=element)
+        part = builder.load(first, typ=wide, align=align)
         mask = [
             lanes + lane * stride - start if lane * stride // lanes == piece else lane
             for lane in range(lanes)

@@ -53,6 +53,12 @@ class Bits:
     def __sub__(self, other: Bits | int) -> Bits:
         return self._with("sub", other)
 
+    def __mul__(self, other: Bits | int) -> Bits:
+        return self._with("mul", other)
+
+    def __xor__(self, other: Bits | int) -> Bits:
+        return self._with("xor", other)
+
     def __and__(self, other: Bits | int) -> Bits:
         return self._with("and_", other)
 

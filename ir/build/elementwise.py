@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
-from ir.build.core import Core, Number, Value
-from ir.ops import activations, arithmetic, functions, pointwise
+from ir.build.core import Core, Number, Value, items
+from ir.dims import Dim
+from ir.errors import AttributeValueError
+from ir.ops import activations, arithmetic, cast, functions, pointwise
+from ir.types import DType, described
 
 
 class ElementwiseMethods(Core):
     """Functions of matching elements. Where a second operand may be a number, it is a constant."""
 
     def bias(self, x: Value, b: Value, name: str | None = None) -> Value:
-        """x [N, C, *S] plus b [C]."""
-        return self.apply(pointwise.Bias(), x, b, name=name)
+        """x [N, C, *S] plus b: [C], one number per channel, or [C, *S], one per location.
+
+        `tiled_bias` repeats a smaller one over the locations.
+        """
+        per_location = self._own(b).type.rank > 1 and b.shape == self._own(x).shape[1:]
+        return self.apply(pointwise.Add() if per_location else pointwise.Bias(), x, b, name=name)
 
     def add(self, a: Value, b: Value, name: str | None = None) -> Value:
         """a + b, broadcast as in numpy."""
@@ -156,6 +164,30 @@ class ElementwiseMethods(Core):
     ) -> Value:
         """x, or the nearer bound where x lies outside of low ≤ x ≤ high."""
         return self.apply(activations.Clip(low, high), x, name=name)
+
+    def cast(self, x: Value, dtype: DType | str, name: str | None = None) -> Value:
+        """The same numbers as "f32", "f64" or "i64" (rounded towards 0)."""
+        return self.apply(cast.Cast(DType.of(dtype).value), x, name=name)
+
+    def uniform(
+        self, shape: Sequence[Dim], seed: Value, dtype: DType | str = "f32", name: str | None = None
+    ) -> Value:
+        """Random numbers in [0, 1) that depend on the seed, i64 [], alone."""
+        chosen = cast.Uniform(items("shape", shape), DType.of(dtype).value)
+        return self.apply(chosen, seed, name=name)
+
+    def dropout(self, x: Value, rate: float, seed: Value, name: str | None = None) -> Value:
+        """x with a random share `rate` of its elements 0 and the others scaled by 1/(1 - rate).
+
+        The rate is rounded down to a multiple of 2^-24. Give every layer and every step a seed of
+        its own, i64 [].
+        """
+        if not isinstance(rate, int | float) or not 0 <= rate < 1:
+            given = f"rate = {described(rate)}"
+            raise AttributeValueError(f"dropout: {given} must be a number from 0 up to less than 1")
+        dropped = math.floor(rate * 2**24) / 2**24
+        chance = self.uniform(self._own(x).shape, seed, x.dtype)
+        return self.where(self.greater_equal(chance, dropped), x / (1 - dropped), 0.0, name=name)
 
     def _operand(self, value: Value | float, like: Value) -> Value:
         """A number as a scalar of the element type of `like`."""

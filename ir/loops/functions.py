@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from ir.erf import erf
 from ir.loops.nodes import Scalar
+from ir.numeric import erf, mixed, shifted_right, truncated
 
 Typing = Callable[[tuple[Scalar, ...]], Scalar | None]
 FLOATS: tuple[Scalar, ...] = ("f32", "f64")
@@ -33,6 +33,10 @@ def _numeric(types: tuple[Scalar, ...]) -> Scalar | None:
 
 def _floating(types: tuple[Scalar, ...]) -> Scalar | None:
     return types[0] if types[0] in FLOATS and len(set(types)) == 1 else None
+
+
+def _integral(types: tuple[Scalar, ...]) -> Scalar | None:
+    return "i64" if set(types) == {"i64"} else None
 
 
 def _comparison(types: tuple[Scalar, ...]) -> Scalar | None:
@@ -88,6 +92,8 @@ FUNCTIONS: dict[str, Function] = {
     "rint": Function(1, _floating, np.rint),  # ties to even
     "floor": Function(1, _floating, np.floor),
     "ceil": Function(1, _floating, np.ceil),
+    "shr": Function(2, _integral, shifted_right),  # zeros come in
+    "mix": Function(1, _integral, mixed),  # the output function of SplitMix64
     "lt": Function(2, _comparison, np.less),
     "le": Function(2, _comparison, np.less_equal),
     "gt": Function(2, _comparison, np.greater),
@@ -100,4 +106,5 @@ FUNCTIONS: dict[str, Function] = {
     "select": Function(3, _selection, _select),
     "f32": Function(1, _conversion("f32"), np.float32),
     "f64": Function(1, _conversion("f64"), np.float64),
+    "i64": Function(1, _conversion("i64"), truncated),  # towards 0, saturating, 0 for NaN
 }

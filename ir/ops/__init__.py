@@ -8,6 +8,7 @@ from ir.ops.arithmetic import Div, Equal, Greater, GreaterEqual, Maximum, Minimu
 from ir.ops.circular import CircularPad
 from ir.ops.composite import CompositeGrad
 from ir.ops.connected import ConnectedConv, ConnectedLocalConv
+from ir.ops.cast import Cast, Uniform
 from ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from ir.ops.dense import Dense, MatMul
 from ir.ops.functions import (
@@ -99,6 +100,8 @@ OPS: tuple[type[Op], ...] = (
     Elu,
     LeakyRelu,
     Clip,
+    Cast,
+    Uniform,
     Reshape,
     Transpose,
     Slice,

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ir.erf import erf
 from ir.errors import AttributeValueError
+from ir.numeric import erf
 from ir.ops.arithmetic import Equal, Where
 from ir.ops.functions import Erf, Exp, Logistic, Square, Step, Tanh
 from ir.ops.pointwise import Unary, constant, require_number

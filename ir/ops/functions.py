@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ir.erf import erf
+from ir.numeric import erf
 from ir.ops.arithmetic import Where
 from ir.ops.pointwise import Unary, constant
 from ir.types import Array

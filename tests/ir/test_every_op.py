@@ -13,7 +13,7 @@ EXAMPLES = [
     for op in ir.OPS
     for example in op.examples()
 ]
-MOVED = {"reshape", "transpose", "expand", "slice", "pad", "concat", "reverse"}  # any element type
+MOVED = {"reshape", "transpose", "expand", "slice", "pad", "concat", "reverse", "cast", "uniform"}
 NO_GRADIENT = {"cross_entropy_grad", "softmax_cross_entropy_grad", "fused"}
 
 

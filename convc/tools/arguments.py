@@ -32,11 +32,12 @@ def new_parser(
     )
 
 
-def add_model(parser: argparse.ArgumentParser) -> None:
+def add_model(parser: argparse.ArgumentParser, optional: bool = False) -> None:
     """The positional MODEL."""
     parser.add_argument(
-        "model", metavar="MODEL", help="a .ir file; its weights lie beside it in .safetensors"
-    )
+        "model", metavar="MODEL", nargs="?" if optional else None,
+        help="a .ir file; its weights lie beside it in .safetensors",
+    )  # fmt: skip
 
 
 def add_inputs(parser: argparse.ArgumentParser, otherwise: str) -> None:

@@ -21,7 +21,7 @@ from convc.passes import PIPELINE, run_passes
 from convc.plan import Placed
 from convc.program import Step
 from convc.select import candidates
-from convc.tools import arguments
+from convc.tools import arguments, show_ops
 from convc.tools.table import nbytes, pairs, seconds, table
 from ir.errors import did_you_mean
 from ir.loops import Kernel, to_text
@@ -35,10 +35,13 @@ Print what MODEL becomes at one stage of its compilation, as text on standard ou
   loops       the loops of each kernel
   plan        the steps in the order they run, and where every buffer lies in memory
   llvm        LLVM's assembly of each kernel
-  asm         the machine's assembly of each kernel"""
+  asm         the machine's assembly of each kernel
+
+With --ops and no MODEL: the ops of the language, their formulas, gradients and algorithms."""
 EXAMPLE = """\
   convc show lenet.ir --at plan --sizes N=1
-  convc show lenet.ir --at asm --node conv1 --target avx2"""
+  convc show lenet.ir --at asm --node conv1 --target avx2
+  convc show --ops conv max_pool"""
 
 
 @dataclass(frozen=True)
@@ -79,7 +82,9 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     parser = arguments.new_parser(
         subparsers, "show", "print a model at one stage of its compilation", DESCRIPTION, EXAMPLE
     )
-    arguments.add_model(parser)
+    arguments.add_model(parser, optional=True)
+    parser.add_argument("--ops", metavar="NAME", nargs="*",
+                        help="no model, but these ops (default: all)")  # fmt: skip
     parser.add_argument("--at", metavar="STAGE", choices=tuple(STAGES), default="graph",
                         help=f"{', '.join(STAGES)} (default: graph)")  # fmt: skip
     parser.add_argument("--node", metavar="NAME",
@@ -95,6 +100,12 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
+    if args.ops is not None or args.model is None:
+        if args.ops is None or args.model is not None:
+            raise InputError("show takes a MODEL, or --ops; give one of them")
+        for text in show_ops.described(args.ops, target_named(args.target)):
+            print(text)
+        return 0
     if args.node is not None and args.at in ("graph", "passes"):
         raise InputError(f"--node has no meaning with --at {args.at}; leave it out")
     graph = convc.load(args.model)

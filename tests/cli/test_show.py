@@ -84,3 +84,17 @@ def test_sizes_that_do_not_fit_are_named(tmp_path, capsys):
     b.build().save(tmp_path / "sized.ir")
     assert "H=1" in refused(capsys, "show", tmp_path / "sized.ir", "--at", "plan")
     assert status("show", tmp_path / "sized.ir", "--at", "plan", "--sizes", "H=5") == 0
+
+
+def test_show_ops_tells_how_every_op_is_computed(capsys):
+    assert status("show", "--ops") == 0
+    said = capsys.readouterr().out
+    paragraphs = said.strip().split("\n\n")
+    assert [text.split(":")[0] for text in paragraphs] == [op.name for op in ir.OPS]
+    for text in paragraphs:
+        how = text.splitlines()[-1].split()
+        assert how[0] in ("algorithms", "expands") and len(how) > 1, text
+    assert status("show", "--ops", "max_pool") == 0
+    assert "max_pool_grad" in capsys.readouterr().out
+    assert "'max_pool'?" in refused(capsys, "show", "--ops", "maxpool")
+    assert "MODEL, or --ops" in refused(capsys, "show")

@@ -25,7 +25,7 @@ kernel golden(in x: f32[4, 10], out y: f32[4, 8], in labels: i64[4]) {
       }
     }
     unroll v in 0..8 {
-      y[n, v] = select(eq(labels[n], #(2*n - v)), acc[v], inf:f32)
+      y[n, v] = select(eq(labels[n], #(2*n - v)), inf:f32, x[clamp(labels[n]), v])
     }
   }
 }"""
@@ -94,6 +94,9 @@ def test_a_guard_proves_bounds_of_its_index_and_of_what_is_near_it(body: str) ->
         ("x[0] = 0:f32", "store to x: the parameter is read-only"),
         ("local a: bool[1]", "local a: name taken, bad type"),
         ("local a: f32[0]", "empty shape"),
+        ("y[0] = x[clamp(x[0])]", "axis 0 of extent 8 subscripted by a computed f32"),
+        ("y[clamp(z[0])] = x[0]", "unknown buffer z"),
+        ("y[clamp(#(i))] = x[0]", "unknown loop variable i"),
     ],
 )
 def test_wrong_types_are_refused(body: str, message: str) -> None:
@@ -133,6 +136,9 @@ def test_unknown_and_taken_names_are_refused(body: str, message: str) -> None:
         ("vector v in 0..7 { y[v + 1] = y[v] }", "one lane stores to y what another may access"),
         ("vector v in 0..8 { y[v] = add(y[v], y[0]) }", "one lane stores to y"),
         ("vector v in 0..8 { y[v] = x[v] y[7 - v] = x[v] }", "one lane stores to y"),
+        ("vector v in 0..8 { y[clamp(#(v))] = x[v] }", "the lanes of v would collide"),
+        ("vector v in 0..8 { y[v] = y[clamp(#(v))] }", "one lane stores to y"),
+        ("vector v in 0..8 { y[v] = x[clamp(#(v))] y[clamp(#(t))] = x[v] }", "would collide"),
     ],
 )
 def test_lanes_that_would_meet_are_refused(body: str, message: str) -> None:

@@ -14,7 +14,8 @@ from convc.backend.target import available, target_named
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder, interpret, parse, to_text
 from ir.loops.builder import call, fma, maximum, select
 from ir.loops.functions import FUNCTIONS
-from ir.loops.nodes import Call, Expr, Load, LoopKind, Position
+from ir.loops.interpreter import NUMPY
+from ir.loops.nodes import Call, Clamped, Expr, Load, LoopKind, Position
 from ir.types import Array
 from tests.loops_runner import natively
 
@@ -87,6 +88,37 @@ def test_positions_and_conversions() -> None:
         want = (3 * v - 10 * n + x[4 - v]).astype(np.float32), (x * (n - 1)).astype(np.float32)
     for number, array in enumerate(got):
         np.testing.assert_array_equal(array, want[number % 2])
+
+
+def test_computed_subscripts_keep_to_their_axis() -> None:
+    """Read and written, in scalars and lanes; what lies beyond the axis means its nearest end."""
+    kernel = parse("""
+    kernel k(in x: f32[3, 4], in rows: i64[8], out y: f32[8, 4], out z: f32[4, 8]) {
+      parallel t in 0..1 {
+        for i in 0..8 { vector v in 0..4 { y[i, v] = x[clamp(rows[i]), v] } }
+        for j in 0..4 { vector v in 0..8 {
+          z[j, v] = x[clamp(rows[v]), clamp(sub(#(v), rows[j]))] } }
+        for i in 0..8 { vector v in 0..4 {
+          z[v, clamp(rows[i])] = add(z[v, clamp(rows[i])], x[clamp(#(i)), v]) } }
+        for i in 0..8 { z[clamp(rows[i]), clamp(add(rows[i], #(i)))] = x[0, 0] }
+      }
+    }""")
+    assert parse(to_text(kernel)) == kernel
+    rng = np.random.default_rng(0)
+    x = rng.integers(-9, 10, (3, 4)).astype(np.float32)
+    rows = np.array([0, 2, 3, -1, 1, -(2**63), 2**63 - 1, 1])
+    near, count = np.clip(rows, 0, 2), np.arange(8)
+    y, z = x[near], np.empty((4, 8), np.float32)
+    with np.errstate(over="ignore"):
+        for j in range(4):
+            z[j] = x[near, np.clip(count - rows[j], 0, 3)]
+        for i in range(8):
+            z[:, np.clip(rows[i], 0, 7)] += x[min(i, 2)]
+        for i in range(8):
+            z[np.clip(rows[i], 0, 3), np.clip(rows[i] + np.int64(i), 0, 7)] = x[0, 0]
+    empty = {"y": np.zeros_like(y), "z": np.zeros_like(z)}
+    for number, array in enumerate(evaluate(kernel, {"x": x, "rows": rows, **empty})):
+        np.testing.assert_array_equal(array, (y, z)[number % 2])
 
 
 REGRESSIONS = {
@@ -162,6 +194,7 @@ class Drawn:
         self.draw, self.k = draw, KernelBuilder("random")
         self.dtype = draw(st.sampled_from(["f32", "f64"]))
         self.x = self.k.read("x", self.dtype, (draw(st.integers(4, 40)),))
+        self.places = self.k.read("places", "i64", (draw(st.integers(4, 40)),))
 
     def number(self, low: int, high: int) -> int:
         return self.draw(st.integers(low, high))
@@ -225,12 +258,20 @@ class Drawn:
         return makers[choice - 3]
 
     def load(self, point: list[Affine]) -> Load:
+        choice = self.number(0, 5)
+        if choice == 0:
+            return self.x[Clamped(Position(self.mixed(point)))]
+        if choice == 1:
+            return self.x[Clamped(self.element(self.places, point))]
+        return self.element(self.x, point)
+
+    def element(self, buffer: Buffer, point: list[Affine]) -> Load:
         index = self.mixed(point)
         low, high = index.interval(self.k._ranges)
-        extent = self.x.shape[0]
+        (extent,) = buffer.shape
         if high - low >= extent:
-            return self.x[self.number(0, extent - 1)]
-        return self.x[index - low + self.number(0, extent - 1 - (high - low))]
+            return buffer[self.number(0, extent - 1)]
+        return buffer[index - low + self.number(0, extent - 1 - (high - low))]
 
 
 @st.composite
@@ -244,8 +285,7 @@ def test_random_kernels_mean_the_same_to_both_readers(kernel: Kernel, seed: int)
     """On small whole numbers, where every multiply-add is exact."""
     assert parse(to_text(kernel)) == kernel
     rng = np.random.default_rng(seed)
-    dtype = {"f32": np.float32, "f64": np.float64}[kernel.params[0].dtype]
-    arrays = {p.name: rng.integers(-3, 4, p.shape).astype(dtype) for p in kernel.params}
+    arrays = {p.name: rng.integers(-3, 4, p.shape).astype(NUMPY[p.dtype]) for p in kernel.params}
     results = list(evaluate(kernel, arrays))
     outputs = sum(param.writable for param in kernel.params)
     for number, array in enumerate(results):

@@ -13,10 +13,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 from llvmlite import ir as llvm
 
+from convc.backend.addresses import Addresses, Scope
 from convc.backend.functions import EMITTERS
 from convc.backend.instructions import (
     BYTE,
@@ -25,6 +25,7 @@ from convc.backend.instructions import (
     POINTER,
     TYPES,
     Value,
+    gathered,
     strided_load,
     transposed,
 )
@@ -42,7 +43,6 @@ from ir.loops.nodes import (
     Loop,
     Param,
     Position,
-    Scalar,
     Stmt,
     Store,
     flat_index,
@@ -60,31 +60,18 @@ def emit_kernel(module: llvm.Module, kernel: Kernel, target: Target, name: str) 
     return function
 
 
-@dataclass
-class _Scope:
-    """A loop level: its variables, and what has been computed in its head block."""
-
-    head: llvm.Block
-    addresses: dict[tuple[str, Affine], Value] = field(default_factory=dict)
-
-
-class _Emitter:
+class _Emitter(Addresses):
     def __init__(
         self, module: llvm.Module, function: llvm.Function, kernel: Kernel, target: Target
     ) -> None:
+        self.entry = function.append_basic_block("entry")
+        super().__init__(self.entry)
         self.module, self.function, self.kernel, self.target = module, function, kernel, target
-        self.buffers: dict[str, Param | Local] = {p.name: p for p in kernel.params}
-        self.bases: dict[str, Value] = {}
-        self.constants: dict[str, int] = {}  # unrolled variables
-        self.variables: dict[str, tuple[int, Value]] = {}  # run-time ones: loop depth, value
-        self.vector: tuple[str, int, int] | None = None  # variable, first value, lanes
+        self.buffers = {p.name: p for p in kernel.params}
         self.loads: dict[tuple[str, Affine, int, int], Value] = {}  # of this straight line
         self.columns: dict[str, list[Value]] = {}  # transposed square locals, of this line too
         self.memory: dict[Local, Value] = {}
         self.scratch = 0  # bytes given to large locals so far
-        self.entry = function.append_basic_block("entry")
-        self.scopes = [_Scope(self.entry)]
-        self.builder = llvm.IRBuilder(self.entry)
 
     def emit(self) -> None:
         arguments, begin, end, _ = self.function.args
@@ -169,7 +156,7 @@ class _Emitter:
         self.builder.position_at_end(head)
         value = self.builder.phi(I64)
         value.add_incoming(start, before)
-        self.scopes.append(_Scope(head))
+        self.scopes.append(Scope(head))
         self._forget()
         yield value
         self.scopes.pop()
@@ -229,19 +216,19 @@ class _Emitter:
     def _store(self, store: Store) -> None:
         buffer = self.buffers[store.target.buffer]
         value = self._expression(store.value)
-        address, stride = self._address(store.target)
+        address, stride, places = self._address(store.target)
         self.columns.pop(store.target.buffer, None)
         align = ITEM_BYTES[buffer.dtype]
         if self.vector is None:
             self.builder.store(value, address, align=align)
-        elif stride == 1:
+        elif stride == 1 and not places:
             self.builder.store(self._splat(value), address, align=align)
         else:
+            value = self._splat(value)
             for lane in range(self.vector[2]):
-                element = self.builder.extract_element(self._splat(value), I32(lane))
-                self.builder.store(
-                    element, self._offset(address, lane * stride, buffer.dtype), align=align
-                )
+                apart = self._offset(address, lane * stride, buffer.dtype) if not places else None
+                element = self.builder.extract_element(value, I32(lane))
+                self.builder.store(element, apart or places[lane], align=align)
 
     def _expression(self, expr: Expr) -> Value:
         if isinstance(expr, Call):
@@ -265,43 +252,44 @@ class _Emitter:
         lanes = self.vector[2] if self.vector and stride else 1
         key = (load.buffer, self._fold(flat), stride, lanes)
         known = self.loads.get(key)
-        if known is not None:
+        affine = all(isinstance(index, Affine) for index in load.index)
+        if known is not None and affine:
             return known
         if self._is_column(load, buffer):
             return self._column(load, buffer)
-        address, _ = self._address(load)
+        address, _, places = self._address(load)
         dtype, align = TYPES[buffer.dtype], ITEM_BYTES[buffer.dtype]
-        if self.vector is None or stride == 0:
+        if places:
+            value = gathered(self.builder, places, buffer.dtype)
+        elif self.vector is None or stride == 0:
             value = self.builder.load(address, typ=dtype, align=align)
         elif stride == 1:
             wide = llvm.VectorType(dtype, self.vector[2])
             value = self.builder.load(address, typ=wide, align=align)
         else:
             value = strided_load(self.builder, address, stride, self.vector[2], buffer.dtype)
-        if isinstance(buffer, Param) and not buffer.writable:
+        if affine and isinstance(buffer, Param) and not buffer.writable:
             self.loads[key] = value
         return value
 
     def _is_column(self, load: Load, buffer: Param | Local) -> bool:
         """Whether the lanes run down a square local from its first row, at a known column."""
-        if self.vector is None or not isinstance(buffer, Local) or len(buffer.shape) != 2:
+        affine = [index for index in load.index if isinstance(index, Affine)]
+        side = buffer.shape[0] if buffer.shape else 0
+        square = buffer.shape == (side, side) and side & (side - 1) == 0
+        if self.vector is None or not isinstance(buffer, Local) or not square or len(affine) < 2:
             return False
-        row, column = map(self._fold, load.index)
-        side = buffer.shape[0]
-        return (
-            buffer.shape == (side, side)
-            and side & (side - 1) == 0
-            and load.index[0].coefficient(self.vector[0]) == 1
-            and load.index[1].coefficient(self.vector[0]) == 0
-            and row == Affine()
-            and not column.terms
-        )
+        row, column = map(self._fold, affine)
+        down, across = (index.coefficient(self.vector[0]) for index in affine)
+        return (down, across) == (1, 0) and row == Affine() and not column.terms
 
     def _column(self, load: Load, local: Param | Local) -> Value:
         assert self.vector
         if local.name not in self.columns:
             self.columns[local.name] = self._transposed(local)
-        column = self.columns[local.name][self._fold(load.index[1]).constant]
+        across = load.index[1]
+        assert isinstance(across, Affine)
+        column = self.columns[local.name][self._fold(across).constant]
         if self.vector[2] == local.shape[0]:
             return column
         first = llvm.Constant(llvm.VectorType(I32, self.vector[2]), list(range(self.vector[2])))
@@ -318,75 +306,6 @@ class _Emitter:
             for row in range(side)
         ]  # fmt: skip
         return transposed(self.builder, rows)
-
-    def _position(self, index: Affine) -> Value:
-        base = self._index(index)
-        stride = index.coefficient(self.vector[0]) if self.vector else 0
-        if not self.vector or not stride:
-            return base
-        lanes = [stride * lane for lane in range(self.vector[2])]
-        return self.builder.add(
-            self._splat(base), llvm.Constant(llvm.VectorType(I64, len(lanes)), lanes)
-        )
-
-    def _splat(self, value: Value) -> Value:
-        """A scalar repeated in every lane; vectors and scalar code pass through."""
-        if self.vector is None or isinstance(value.type, llvm.VectorType):
-            return value
-        wide = llvm.VectorType(value.type, self.vector[2])
-        if isinstance(value, llvm.Constant):
-            return llvm.Constant(wide, [value.constant] * self.vector[2])
-        single = self.builder.insert_element(llvm.Constant(wide, llvm.Undefined), value, I32(0))
-        zeros = llvm.Constant(llvm.VectorType(I32, self.vector[2]), None)
-        return self.builder.shuffle_vector(single, llvm.Constant(wide, llvm.Undefined), zeros)
-
-    def _fold(self, offset: Affine) -> Affine:
-        """An index with unrolled variables and the first lane put in as numbers."""
-        terms, constant = [], offset.constant
-        for name, factor in offset.terms:
-            if name in self.constants:
-                constant += factor * self.constants[name]
-            elif self.vector and name == self.vector[0]:
-                constant += factor * self.vector[1]
-            else:
-                terms.append((name, factor))
-        return Affine(tuple(terms), constant)
-
-    def _address(self, access: Load) -> tuple[Value, int]:
-        """The address of the (first lane's) element, and the distance between lanes."""
-        buffer = self.buffers[access.buffer]
-        flat = flat_index(access.index, buffer.shape)
-        stride = flat.coefficient(self.vector[0]) if self.vector else 0
-        folded = self._fold(flat)
-        varying = sorted(folded.terms, key=lambda term: self.variables[term[0]][0])
-        base = self.bases[access.buffer]
-        for count in range(1, len(varying) + 1):
-            name, factor = varying[count - 1]
-            depth, value = self.variables[name]
-            scope = self.scopes[depth]
-            key = (access.buffer, Affine(tuple(varying[:count]), 0))
-            if key not in scope.addresses:
-                with self.builder.goto_block(scope.head):
-                    step = self.builder.mul(value, I64(factor)) if factor != 1 else value
-                    scope.addresses[key] = self.builder.gep(
-                        base, [step], source_etype=TYPES[buffer.dtype]
-                    )
-            base = scope.addresses[key]
-        return self._offset(base, folded.constant, buffer.dtype), stride
-
-    def _offset(self, address: Value, elements: int, dtype: Scalar) -> Value:
-        if not elements:
-            return address
-        return self.builder.gep(address, [I64(elements)], source_etype=TYPES[dtype])
-
-    def _index(self, index: Affine) -> Value:
-        folded = self._fold(index)
-        total: Value = I64(folded.constant)
-        for name, factor in folded.terms:
-            value = self.variables[name][1]
-            term = self.builder.mul(value, I64(factor)) if factor != 1 else value
-            total = self.builder.add(total, term)
-        return total
 
 
 LOOPS: dict[str, Callable[[_Emitter, Loop], None]] = {

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from ir.loops.nodes import (
     Affine,
     Call,
+    Clamped,
     Const,
     Expr,
     Guard,
@@ -41,9 +42,9 @@ class Buffer:
     dtype: Scalar
     shape: tuple[int, ...]
 
-    def __getitem__(self, index: Index | tuple[Index, ...]) -> Load:
-        subscripts = index if isinstance(index, tuple) else (index,)
-        return Load(self.name, tuple(Affine.of(i) for i in subscripts))
+    def __getitem__(self, index: Index | Clamped | tuple[Index | Clamped, ...]) -> Load:
+        given = index if isinstance(index, tuple) else (index,)
+        return Load(self.name, tuple(i if isinstance(i, Clamped) else Affine.of(i) for i in given))
 
 
 class KernelBuilder:

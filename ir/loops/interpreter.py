@@ -16,6 +16,7 @@ from ir.loops.functions import FUNCTIONS
 from ir.loops.nodes import (
     Affine,
     Call,
+    Clamped,
     Const,
     Expr,
     Guard,
@@ -96,13 +97,25 @@ def _loop(loop: Loop, body: list[Action], reverse: bool) -> Action:
 
 
 def _store(store: Store) -> Action:
-    name, subscripts = store.target.buffer, [_index(i) for i in store.target.index]
+    name, subscripts = store.target.buffer, _subscripts(store.target)
     value = _expression(store.value)
 
     def run(env: Env) -> None:
         env[name][tuple(s(env) for s in subscripts)] = value(env)
 
     return run
+
+
+def _subscripts(access: Load) -> list[Callable[[Env], Any]]:
+    return [
+        _clamped(index, access.buffer, axis) if isinstance(index, Clamped) else _index(index)
+        for axis, index in enumerate(access.index)
+    ]
+
+
+def _clamped(index: Clamped, buffer: str, axis: int) -> Callable[[Env], Any]:
+    value = _expression(index.value)
+    return lambda env: np.clip(value(env), 0, env[buffer].shape[axis] - 1)
 
 
 def _index(index: Affine) -> Callable[[Env], Any]:
@@ -120,7 +133,7 @@ def _expression(expr: Expr) -> Callable[[Env], Any]:
         constant = np.asarray(expr.value, NUMPY[expr.dtype])[()]
         return lambda env: constant
     if isinstance(expr, Load):
-        name, subscripts = expr.buffer, [_index(i) for i in expr.index]
+        name, subscripts = expr.buffer, _subscripts(expr)
         return lambda env: env[name][tuple(s(env) for s in subscripts)]
     if isinstance(expr, Call):
         function, args = FUNCTIONS[expr.function].evaluate, [_expression(a) for a in expr.args]

@@ -1,13 +1,15 @@
-"""The kernel language: loops over buffers, with affine subscripts and static bounds.
+"""The kernel language: loops over buffers, with static bounds and subscripts that keep to them.
 
     kernel  ::= "kernel" NAME "(" param ("," param)* ")" "{" stmt* "}"
     param   ::= ("in" | "out") NAME ":" TYPE "[" INT,* "]"
     stmt    ::= KIND NAME "in" INT ".." INT "{" stmt* "}"             a loop
               | "if" INT "<=" index "<" INT "{" stmt* "}"             a guard
               | "local" NAME ":" TYPE "[" INT,* "]"                   registers or stack
-              | NAME "[" index,* "]" "=" expr                         a store
+              | NAME "[" subscript,* "]" "=" expr                     a store
     KIND    ::= "parallel" | "for" | "unroll" | "vector"
-    expr    ::= NUMBER ":" TYPE | NAME "[" index,* "]" | FUNCTION "(" expr,* ")" | "#" "(" index ")"
+    expr    ::= NUMBER ":" TYPE | NAME "[" subscript,* "]" | FUNCTION "(" expr,* ")"
+              | "#" "(" index ")"
+    subscript ::= index | "clamp" "(" expr ")"
     index   ::= an affine sum: 2*i + j - 1
     TYPE    ::= "f32" | "f64" | "i64"      ("bool" is the type of a comparison, never of a buffer)
 
@@ -17,7 +19,9 @@ independent tasks; ``unroll`` is expanded; ``vector`` becomes one SIMD operation
 its lanes must store to different elements. A kernel is a sequence of such nests, independent of
 each other, and its tasks are those of all its nests, counted in order.
 
-``#(index)`` is the value of an index as ``i64``. A parameter marked ``out`` may be read too.
+``#(index)`` is the value of an index as ``i64``. A subscript ``clamp(expr)`` is computed: an
+``i64``, and where that lies beyond the axis, its nearest element. A parameter marked ``out`` may
+be read too.
 """
 
 from __future__ import annotations
@@ -100,6 +104,20 @@ class Affine:
 Index = Affine | int
 
 
+@dataclass(frozen=True)
+class Clamped:
+    """A computed subscript: the value of an ``i64`` expression, moved to the nearest element."""
+
+    value: Expr
+
+    def coefficient(self, name: str) -> int:
+        """How it depends on a loop variable: in no way that is known."""
+        return 0
+
+
+Subscript = Affine | Clamped
+
+
 class Expr:
     """A scalar value (one per lane inside a vector loop); operators build ``Call`` nodes."""
 
@@ -127,7 +145,7 @@ class Load(Expr):
     """``buffer[index]``; as the target of a store, the element written."""
 
     buffer: str
-    index: tuple[Affine, ...]
+    index: tuple[Subscript, ...]
 
 
 @dataclass(frozen=True)
@@ -230,11 +248,12 @@ def strides(shape: tuple[int, ...]) -> tuple[int, ...]:
     return tuple(result)
 
 
-def flat_index(index: tuple[Affine, ...], shape: tuple[int, ...]) -> Affine:
-    """The element offset of a subscript in a row-major buffer."""
+def flat_index(index: tuple[Subscript, ...], shape: tuple[int, ...]) -> Affine:
+    """The element offset of a subscript in a row-major buffer, where computed ones are 0."""
     terms: list[tuple[str, int]] = []
     constant = 0
     for position, stride in zip(index, strides(shape), strict=True):
-        terms += [(name, factor * stride) for name, factor in position.terms]
-        constant += position.constant * stride
+        if isinstance(position, Affine):
+            terms += [(name, factor * stride) for name, factor in position.terms]
+            constant += position.constant * stride
     return Affine.total(terms, constant)

@@ -10,6 +10,7 @@ from typing import NamedTuple, NoReturn, TypeVar, get_args
 from ir.loops.nodes import (
     Affine,
     Call,
+    Clamped,
     Const,
     Expr,
     Guard,
@@ -23,6 +24,7 @@ from ir.loops.nodes import (
     Scalar,
     Stmt,
     Store,
+    Subscript,
 )
 from ir.loops.verify import KernelError, verify
 
@@ -181,7 +183,7 @@ class _Parser:
         self.fail("a statement")
 
     def store(self) -> Store:
-        target = Load(self.name(), self.sequence("[", self.index, "]"))
+        target = self.element()
         self.expect("=")
         return Store(target, self.expression())
 
@@ -213,10 +215,21 @@ class _Parser:
             self.expect(")")
             return position
         if self.sees("[", ahead=1):
-            return Load(self.name(), self.sequence("[", self.index, "]"))
+            return self.element()
         if self.sees("(", ahead=1):
             return Call(self.name(), self.sequence("(", self.expression, ")"))
         return self.constant()
+
+    def element(self) -> Load:
+        return Load(self.name(), self.sequence("[", self.subscript, "]"))
+
+    def subscript(self) -> Subscript:
+        if not (self.sees("clamp") and self.sees("(", ahead=1)):
+            return self.index()
+        self.at += 2
+        value = self.expression()
+        self.expect(")")
+        return Clamped(value)
 
     def constant(self) -> Const:
         sign = -1 if self.take("-") else 1

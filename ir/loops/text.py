@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from ir.loops.nodes import (
-    Affine,
     Call,
+    Clamped,
     Const,
     Expr,
     Guard,
@@ -17,6 +17,7 @@ from ir.loops.nodes import (
     Position,
     Stmt,
     Store,
+    Subscript,
 )
 
 
@@ -63,5 +64,7 @@ def expression(expr: Expr) -> str:
     return f"#({expr.index})"
 
 
-def _subscripts(index: tuple[Affine, ...]) -> str:
-    return ", ".join(map(str, index))
+def _subscripts(index: tuple[Subscript, ...]) -> str:
+    return ", ".join(
+        f"clamp({expression(i.value)})" if isinstance(i, Clamped) else str(i) for i in index
+    )

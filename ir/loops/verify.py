@@ -1,7 +1,8 @@
 """Check a kernel: names, types, and that every access is in bounds for every iteration.
 
 Bounds are proved by interval arithmetic over the static loop ranges; a guard adds the interval
-of its own index expression. What this accepts cannot read or write outside its buffers.
+of its own index expression; a computed subscript keeps to its axis by definition. What this
+accepts cannot read or write outside its buffers.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from ir.loops.functions import FUNCTIONS
 from ir.loops.nodes import (
     Affine,
     Call,
+    Clamped,
     Const,
     Expr,
     Guard,
@@ -27,6 +29,7 @@ from ir.loops.nodes import (
     Scalar,
     Stmt,
     Store,
+    Subscript,
 )
 
 
@@ -118,8 +121,8 @@ def _check_loop(loop: Loop, scope: _Scope, parallel: bool) -> None:
 
 def _check_lanes(loop: Loop) -> None:
     """One lane's stores are not another lane's loads or stores: then their order is no matter."""
-    stored: dict[str, set[tuple[Affine, ...]]] = {}
-    accessed: dict[str, set[tuple[Affine, ...]]] = {}
+    stored: dict[str, set[tuple[Subscript, ...]]] = {}
+    accessed: dict[str, set[tuple[Subscript, ...]]] = {}
     for access, stores in _accesses(loop.body):
         accessed.setdefault(access.buffer, set()).add(access.index)
         if stores:
@@ -135,7 +138,7 @@ def _check_lanes(loop: Loop) -> None:
                 )
 
 
-def _keeps_apart(subscripts: tuple[Affine, ...], loop: Loop) -> bool:
+def _keeps_apart(subscripts: tuple[Subscript, ...], loop: Loop) -> bool:
     """Whether accesses with these subscripts on one axis meet in the same lane only."""
     return len(set(subscripts)) == 1 and subscripts[0].coefficient(loop.variable) != 0
 
@@ -145,7 +148,8 @@ def _accesses(body: tuple[Stmt, ...]) -> Iterator[tuple[Load, bool]]:
     for stmt in body:
         if isinstance(stmt, Store):
             yield stmt.target, True
-            yield from ((load, False) for load in _loads(stmt.value))
+            values = (stmt.value, *_computed(stmt.target))
+            yield from ((load, False) for value in values for load in _loads(value))
         elif not isinstance(stmt, Local):
             yield from _accesses(stmt.body)
 
@@ -153,8 +157,15 @@ def _accesses(body: tuple[Stmt, ...]) -> Iterator[tuple[Load, bool]]:
 def _loads(expr: Expr) -> Iterator[Load]:
     if isinstance(expr, Load):
         yield expr
+        for value in _computed(expr):
+            yield from _loads(value)
     for arg in expr.args if isinstance(expr, Call) else ():
         yield from _loads(arg)
+
+
+def _computed(access: Load) -> Iterator[Expr]:
+    """The expressions in the subscripts of an access."""
+    return (index.value for index in access.index if isinstance(index, Clamped))
 
 
 def _check_store(store: Store, scope: _Scope) -> None:
@@ -178,6 +189,12 @@ def _check_access(access: Load, scope: _Scope) -> Param | Local:
             f"{access.buffer}: {len(access.index)} subscripts for shape {buffer.shape}"
         )
     for axis, (index, extent) in enumerate(zip(access.index, buffer.shape, strict=True)):
+        if isinstance(index, Clamped):
+            dtype = type_of(index.value, scope)
+            if dtype != "i64" or extent < 1:
+                reason = f"of extent {extent} subscripted by a computed {dtype}"
+                raise KernelError(f"{access.buffer}: axis {axis} {reason}")
+            continue
         _check_variables(index, scope)
         low, high = scope.interval(index)
         if low < 0 or high >= extent:

@@ -9,6 +9,7 @@ import pytest
 import ir
 from convc.tools import bench_layers, layers, peers, timing
 from convc.tools.layers import DIRECTIONS, LAYERS, Layer
+from convc.tools.ops_cases import FAMILIES
 from tests.cli.commands import refused, status
 
 TINY = "depthwise-3x3-960-7"
@@ -226,3 +227,21 @@ def test_arguments_that_make_no_sense(capsys):
     assert "no case 'lanet'" in refused(capsys, "bench", "lanet")
     assert "one or the other" in refused(capsys, "bench", "conv", "--layers")
     assert ".json" in refused(capsys, "bench", "--json", "conv")
+
+
+def test_ops_are_measured_beside_pytorch(capsys):
+    pytest.importorskip("torch")
+    assert status("bench", "--ops", "relu", "reverse", "--rounds", "1") == 0
+    said = capsys.readouterr().out
+    assert "relu" in said and "both" in said and "geometric mean" in said
+    assert "families: convolution" in refused(capsys, "bench", "--ops", "rellu")
+
+
+@pytest.mark.parametrize(
+    "case", [case for cases in FAMILIES.values() for case in cases], ids=lambda case: case.name
+)
+def test_every_case_of_the_ops_is_a_graph_with_gradients(case):
+    b = ir.Builder("case")
+    operands = [b.input(f"x{number}", type) for number, type in enumerate(case.types)]
+    b.output("y", case.emit(b, *operands))
+    assert ir.expand(ir.vjp(b.build())).nodes

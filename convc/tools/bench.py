@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convc.backend.target import target_named
 from convc.errors import Error
-from convc.tools import bench_layers, bench_plot, peers
+from convc.tools import bench_layers, bench_ops, bench_plot, peers
 from convc.tools.arguments import Subparsers, add_target, new_parser, positive
 from convc.tools.bench_cases import CASES, HEADER, cells
 from convc.tools.layers import DIRECTIONS
@@ -26,7 +26,9 @@ cases:
 
 --layers measures single convolutions instead: from numpy arrays to a numpy array in the layout
 of the caller, so conversions between layouts are part of the time. GFLOP/s count the flops of
-the direct sum, whatever the algorithm. Exit status 1 when a layer has no correct result."""
+the direct sum, whatever the algorithm. --ops measures a medium-sized case of each kind of op
+beside PyTorch, forward and with the gradients of all operands. Exit status 1 when a layer or an
+op has no correct result."""
 EXAMPLE = """\
   convc bench lenet --vs onnxruntime
   convc bench --layers --vs onnxruntime torch --plot roofline.png
@@ -52,6 +54,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--json", metavar="FILE", nargs="?", const="-", type=_json_file,
                         help="print JSON instead of text, or write it to a .json file "
                         "beside the text")  # fmt: skip
+    parser.add_argument("--ops", metavar="NAME", nargs="*",
+                        help="ops beside PyTorch, forward and with gradients: names, patterns "
+                        "or families (default: all)")  # fmt: skip
     _add_layer_arguments(parser)
     parser.set_defaults(run=run)
 
@@ -73,10 +78,13 @@ def _add_layer_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure what is asked for and print a table, or JSON."""
     peers.require(args.vs)
+    asked = [args.layers is not None, args.ops is not None, bool(args.cases)]
+    if sum(asked) > 1:
+        raise Error("--layers, --ops and cases are measured one by one; give one of them")
     if args.layers is not None:
-        if args.cases:
-            raise Error("--layers and cases are measured one or the other; give one of them")
         return _layers(args)
+    if args.ops is not None:
+        return _ops(args)
     unknown = [case for case in args.cases if case not in CASES]
     if unknown:
         raise Error(f"no case {unknown[0]!r}; one of {', '.join(CASES)}")
@@ -96,6 +104,13 @@ def _layers(args: argparse.Namespace) -> int:
     report = bench_layers.measured(args.layers, args.directions, how)
     if args.plot:
         bench_plot.roofline(report, Path(args.plot))
+    _print(args, report.plain(), report.text())
+    return 1 if report.failed else 0
+
+
+def _ops(args: argparse.Namespace) -> int:
+    target = target_named(args.target)
+    report = bench_ops.measured(args.ops, target, args.threads, args.rounds)
     _print(args, report.plain(), report.text())
     return 1 if report.failed else 0
 

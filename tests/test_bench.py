@@ -225,7 +225,7 @@ def test_lenet_beside_a_peer(peer, capsys):
 
 def test_arguments_that_make_no_sense(capsys):
     assert "no case 'lanet'" in refused(capsys, "bench", "lanet")
-    assert "one or the other" in refused(capsys, "bench", "conv", "--layers")
+    assert "one by one" in refused(capsys, "bench", "conv", "--layers")
     assert ".json" in refused(capsys, "bench", "--json", "conv")
 
 

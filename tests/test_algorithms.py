@@ -24,11 +24,12 @@ from tests.loops_runner import as_loops, natively, run
 
 # Sums of whole numbers are exact in any order; exp, log and sums of quotients are not.
 ROUNDED = {"exp", "log", "tanh", "logistic", "erf", "softplus", "silu", "gelu", "elu", "power",
-           "softmax", "cross_entropy", "softmax_cross_entropy", "softmax_cross_entropy_grad",
-           "average_pool_grad"}  # fmt: skip
+           "softmax", "log_softmax", "cross_entropy", "softmax_cross_entropy",
+           "softmax_cross_entropy_grad", "average_pool_grad"}  # fmt: skip
 NONLINEAR = {"exp", "log", "tanh", "logistic", "erf", "softplus", "silu", "gelu", "elu", "power",
-             "shift", "leaky_relu", "uniform", "softmax", "cross_entropy", "cross_entropy_grad",
-             "softmax_cross_entropy", "softmax_cross_entropy_grad", "max_pool", "relu"}  # fmt: skip
+             "shift", "leaky_relu", "uniform", "softmax", "log_softmax", "cross_entropy",
+             "cross_entropy_grad", "softmax_cross_entropy", "softmax_cross_entropy_grad",
+             "max_pool", "relu"}  # fmt: skip
 ROUGH = {"fma", "exp", "expm1", "log", "log1p", "tanh", "erf", "pow"}  # not rounded correctly
 ON_REQUEST = {"separable2", "separable3"}  # approximations
 CHOOSING = {"max_pool_grad", "max_pool_pick", "relu_grad"}  # by the signs of the first operand

@@ -13,8 +13,8 @@ from ir.types import Array
 from tests.examples import data, examples, graph_of
 
 ROUNDED = {"exp", "log", "tanh", "logistic", "erf", "softplus", "silu", "gelu", "elu", "power",
-           "average_pool_grad", "softmax", "softmax_grad", "cross_entropy", "cross_entropy_grad",
-           "softmax_cross_entropy", "softmax_cross_entropy_grad"}  # fmt: skip
+           "average_pool_grad", "softmax", "softmax_grad", "log_softmax", "cross_entropy",
+           "cross_entropy_grad", "softmax_cross_entropy", "softmax_cross_entropy_grad"}  # fmt: skip
 CASES = [
     pytest.param(example, available()[number % len(available())], id=name)
     for number, (name, example) in enumerate(examples())

@@ -5,12 +5,13 @@ from convc.algorithms.dense import Outer
 from convc.algorithms.direct import Direct
 from convc.algorithms.fft import Fft
 from convc.algorithms.im2col import Im2col
-from convc.algorithms.losses import AlongClasses, Total
+from convc.algorithms.losses import Total
 from convc.algorithms.movement import Alias, Move
 from convc.algorithms.pointwise import Pointwise
 from convc.algorithms.pool import Pick, Scatter, Sweep
 from convc.algorithms.reduce import Reduce
 from convc.algorithms.separable import Separable
+from convc.algorithms.softmax import AlongClasses
 from convc.algorithms.winograd import Winograd
 
 ALGORITHMS: tuple[Algorithm, ...] = (

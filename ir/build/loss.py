@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from ir.build.core import Core, Value, from_start
 from ir.ops import loss
+from ir.ops.activations import Softplus
+from ir.ops.pointwise import Relu
+from ir.ops.shape import Sum
 
 
 class LossMethods(Core):
@@ -13,6 +16,11 @@ class LossMethods(Core):
         """Exponentials that sum to 1 along an axis."""
         positive = from_start(axis, self._own(x).type.rank)
         return self.apply(loss.Softmax(positive), x, name=name)
+
+    def log_softmax(self, x: Value, axis: int = 1, name: str | None = None) -> Value:
+        """The logarithm of `softmax`, without overflow."""
+        positive = from_start(axis, self._own(x).type.rank)
+        return self.apply(loss.LogSoftmax(positive), x, name=name)
 
     def cross_entropy(self, p: Value, labels: Value, name: str | None = None) -> Value:
         """Mean of -log p[label]: p [N, C, *S], labels i64 [N, *S] → []."""
@@ -25,3 +33,20 @@ class LossMethods(Core):
     def squared_loss(self, a: Value, y: Value, name: str | None = None) -> Value:
         """The sum of (a - y)² → []."""
         return self.apply(loss.SquaredLoss(), a, y, name=name)
+
+    def hinge_loss(self, a: Value, y: Value, name: str | None = None) -> Value:
+        """The sum of max(0, 1 - y·a) → [], for classes y of -1 and 1 and their scores a.
+
+        What a linear support vector machine minimises; y is float, of the shape of a.
+        """
+        return self._summed(self.apply(Relu(), 1.0 - y * a), name)
+
+    def logistic_loss(self, a: Value, y: Value, name: str | None = None) -> Value:
+        """The sum of log(1 + exp(-y·a)) → [], for classes y of -1 and 1 and their scores a.
+
+        What logistic regression minimises; y is float, of the shape of a.
+        """
+        return self._summed(self.apply(Softplus(), -(y * a)), name)
+
+    def _summed(self, value: Value, name: str | None) -> Value:
+        return self.apply(Sum(tuple(range(value.type.rank))), value, name=name)

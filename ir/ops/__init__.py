@@ -33,6 +33,7 @@ from ir.ops.local import LocalConv
 from ir.ops.loss import (
     CrossEntropy,
     CrossEntropyGrad,
+    LogSoftmax,
     Softmax,
     SoftmaxCrossEntropy,
     SoftmaxCrossEntropyGrad,
@@ -113,6 +114,7 @@ OPS: tuple[type[Op], ...] = (
     Expand,
     Softmax,
     SoftmaxGrad,
+    LogSoftmax,
     CrossEntropy,
     CrossEntropyGrad,
     SoftmaxCrossEntropy,

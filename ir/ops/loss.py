@@ -14,7 +14,7 @@ import numpy as np
 from ir.dims import Dim
 from ir.errors import DTypeError, GradientError, InputError, ShapeError
 from ir.op import Example, Grads, Op, Values, require_floats, require_integer
-from ir.ops.pointwise import Mul, Scale, Sub
+from ir.ops.functions import Exp
 from ir.ops.shape import Reshape, Sum
 from ir.types import Array, DType, TensorType
 
@@ -86,16 +86,25 @@ class SoftmaxGrad(SoftmaxAttributes):
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (y, g), (e,) = inputs, upstream
-        mean_g = self._total(b, b.apply(Mul(), g, y))
-        mean_e = self._total(b, b.apply(Mul(), e, y))
-        first = b.apply(Mul(), e, b.apply(Sub(), g, mean_g))
-        dy = b.apply(Sub(), first, b.apply(Mul(), g, mean_e))
+        dy = e * (g - _total(b, g * y, self.axis)) - g * _total(b, e * y, self.axis)
         return dy, b.apply(SoftmaxGrad(self.axis), y, e)
 
-    def _total(self, b: Builder, value: Value) -> Value:
-        """The sum along the axis, which stays with extent 1."""
-        shape = (*value.shape[: self.axis], 1, *value.shape[self.axis + 1 :])
-        return b.apply(Reshape(shape), b.apply(Sum((self.axis,)), value))
+
+@dataclass(frozen=True)
+class LogSoftmax(SoftmaxAttributes):
+    """The logarithm of `Softmax`, without overflow."""
+
+    name: ClassVar[str] = "log_softmax"
+    formula: ClassVar[str] = "y_i = x_i - max x - log Σ_k exp(x_k - max x)"
+    operands: ClassVar[tuple[str, ...]] = ("x",)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        shifted = arrays[0] - arrays[0].max(axis=self.axis, keepdims=True)
+        return (shifted - np.log(np.exp(shifted).sum(axis=self.axis, keepdims=True)),)
+
+    def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
+        (y,), (g,) = outputs, upstream
+        return (g - b.apply(Exp(), y) * _total(b, g, self.axis),)
 
 
 @dataclass(frozen=True)
@@ -242,9 +251,9 @@ class SquaredLoss(Op):
         return (np.asarray(np.square(a - y).sum()),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        difference = b.apply(Sub(), *inputs)
-        da = b.apply(Mul(), b.apply(Scale(2.0), difference), upstream[0])
-        return da, b.apply(Scale(-1.0), da)
+        a, y = inputs
+        da = 2.0 * (a - y) * upstream[0]
+        return da, -da
 
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
         return inputs[0].size * 3
@@ -253,6 +262,12 @@ class SquaredLoss(Op):
     def examples(cls) -> tuple[Example, ...]:
         shapes = ("f32[3, 5]", "f32[1, 17, 2, 3]", "f32[]", "f32[20]", "f32[0, 3]")
         return tuple(Example.of(shape, cls(), shape, shape) for shape in shapes)
+
+
+def _total(b: Builder, value: Value, axis: int) -> Value:
+    """The sum along an axis, which stays with extent 1."""
+    shape = (*value.shape[:axis], 1, *value.shape[axis + 1 :])
+    return b.apply(Reshape(shape), b.apply(Sum((axis,)), value))
 
 
 def _softmax(x: Array, axis: int) -> Array:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from ir.op import Op
 from ir.ops.activations import Clip, Elu, Gelu, LeakyRelu, Silu, Softplus
 from ir.ops.arithmetic import Div, Equal, Greater, GreaterEqual, Maximum, Minimum, Power, Where
+from ir.ops.cast import Cast, Uniform
 from ir.ops.circular import CircularPad
 from ir.ops.composite import CompositeGrad
 from ir.ops.connected import ConnectedConv, ConnectedLocalConv
-from ir.ops.cast import Cast, Uniform
 from ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from ir.ops.dense import Dense, MatMul
 from ir.ops.functions import (
@@ -43,6 +43,7 @@ from ir.ops.loss import (
 from ir.ops.movement import Concat, Pad, Reverse, Slice
 from ir.ops.pointwise import Add, Bias, Mul, Relu, ReluGrad, Scale, Shift, Sub
 from ir.ops.pool import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
+from ir.ops.pool_variants import ChannelPool, LpPool, WeightedPool
 from ir.ops.reduce import Mean
 from ir.ops.shape import Expand, Reshape, Sum, Transpose
 from ir.ops.tiled import TiledBias, TiledConv
@@ -62,6 +63,9 @@ OPS: tuple[type[Op], ...] = (
     MaxPoolPick,
     AveragePool,
     AveragePoolGrad,
+    LpPool,
+    WeightedPool,
+    ChannelPool,
     Dense,
     MatMul,
     Bias,

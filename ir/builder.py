@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ir.build.conv import ConvMethods
+from ir.build.cells import CellMethods
 from ir.build.core import Value
 from ir.build.dense import DenseMethods
 from ir.build.elementwise import ElementwiseMethods
@@ -15,7 +15,7 @@ __all__ = ["Builder", "Value"]
 
 
 class Builder(
-    ConvMethods,
+    CellMethods,
     PoolMethods,
     DenseMethods,
     ElementwiseMethods,

@@ -3,7 +3,8 @@
 import numpy as np
 
 import ir
-from tests.fixture_graphs.rules import Array, Attrs, Rule, Values, example, geometry, plain
+from ir import filters
+from tests.fixture_graphs.rules import Array, Attrs, Rule, Values, example, plain, single
 
 
 def window(array: Array, attrs: Attrs) -> Array:
@@ -12,53 +13,100 @@ def window(array: Array, attrs: Attrs) -> Array:
 
 
 def kernel(array: Array, attrs: Attrs) -> Array:
-    """A kernel bank; the fixtures store grouped ones dense, with blocks that are never read."""
+    """A kernel bank; those of a connection matrix stand dense in the fixtures, compact here."""
+    return array[np.asarray(attrs["connections"], bool)] if "connections" in attrs else array
+
+
+def local_kernel(array: Array, attrs: Attrs) -> Array:
+    """Kernels [K, *out, C, *k]; under a connection matrix one row of them for each connection."""
     if "connections" not in attrs:
         return array
-    groups = groups_of(attrs["connections"])
-    blocks = array.reshape(groups, array.shape[0] // groups, groups, -1, *array.shape[2:])
-    return np.concatenate([row[:, column] for column, row in enumerate(blocks)])
+    by_channel = np.moveaxis(array, array.ndim // 2, 1)
+    return by_channel[np.asarray(attrs["connections"], bool)]
 
 
-def bias(array: Array, attrs: Attrs) -> Array:
-    """One number per channel, or a whole map per channel."""
-    return array if array.ndim == 1 else example(array, attrs)
-
-
-def groups_of(connections: list[list[int]]) -> int:
-    """The number of equal diagonal blocks a connection matrix consists of; 0 if it does not."""
-    rows, columns = np.shape(connections)
-    for groups in range(min(rows, columns), 1, -1):
-        if rows % groups == 0 and columns % groups == 0:
-            block = np.ones((rows // groups, columns // groups))
-            if np.array_equal(connections, np.kron(np.eye(groups), block)):
-                return groups
-    return 0
+def arguments(attrs: Attrs) -> Attrs:
+    """What fixtures and builder write alike."""
+    alike = ("stride", "pad", "flip", "boundary", "connections")
+    return {key: attrs[key] for key in alike if key in attrs}
 
 
 def emit_conv(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
-    groups = groups_of(attrs["connections"]) if "connections" in attrs else 1
-    y = b.conv(v["x"], v["k"], groups=groups, **geometry(attrs))
-    if "b" not in v:
-        return y
-    return b.bias(y, v["b"]) if len(v["b"].shape) == 1 else y + v["b"]
+    conv = b.connected_conv if "connections" in attrs else b.conv
+    y = conv(v["x"], v["k"], **arguments(attrs))
+    if "bias_tile" in attrs:
+        return b.tiled_bias(y, v["b"])
+    return b.bias(y, v["b"]) if "b" in v else y
+
+
+def emit_true_conv(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
+    return b.conv(v["x"], v["w"], pad="full", flip=True)
+
+
+def emit_local_conv(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
+    y = b.local_conv(v["x"], v["w"], **arguments(attrs))
+    return b.bias(y, v["b"]) if "b" in v else y
+
+
+def emit_tiled_conv(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
+    phase = attrs.get("phase", 0)
+    y = b.tiled_conv(v["x"], v["k"], phase=phase, **arguments(attrs))
+    return b.tiled_bias(y, v["b"], phase) if "b" in v else y
+
+
+def emit_complex_cell(b: ir.Builder, v: Values, attrs: Attrs) -> Values:
+    """Cells that see the whole image, so a position each."""
+    halves = (half.on(attrs["xs"], attrs["ys"]) for half in gabor(attrs).quadrature())
+    w = b.weight("filters", filters.bank(*halves, dtype="float64"))
+    s = b.reshape(b.conv(v["image"], w), (1, 2, 1))
+    c = b.reshape(b.complex_cells(v["image"], w), (1, 1, 1))
+    return {"s0": b.slice(s, {1: (0, 1)}), "s1": b.slice(s, {1: (1, 2)}), "c": c}
+
+
+def gabor(attrs: Attrs) -> filters.Gabor:
+    return filters.Gabor(
+        attrs["bx"], attrs["by"], attrs["f"], attrs["phi"], attrs["tau"], attrs["x0"], attrs["y0"],
+        attrs["alpha"],
+    )  # fmt: skip
+
+
+def emit_stft(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
+    waves = b.weight("waves", filters.fourier_bank(attrs["frame"], dtype="float64"))
+    return b.complex_cells(v["x"], waves, stride=attrs["hop"])
 
 
 def emit_conv_transpose(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
-    return b.conv_transpose(v["k"], v["g"], size=attrs["out_size"], **geometry(attrs))
+    return b.conv_transpose(v["k"], v["g"], size=attrs["out_size"], **arguments(attrs))
 
 
 def emit_conv_kernel_grad(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
-    return b.conv_weight_grad(v["g"], v["x"], kernel=attrs["kernel"], **geometry(attrs))
+    return b.conv_weight_grad(v["g"], v["x"], kernel=attrs["kernel"], **arguments(attrs))
 
 
 RULES: dict[str, Rule] = {
     "conv": Rule(
-        {"x": example, "k": kernel, "b": bias},
+        {"x": example, "k": kernel, "b": plain},
         example,
         emit_conv,
-        frozenset({"stride", "pad", "batched", "connections"}),
+        frozenset({"stride", "pad", "batched", "connections", "flip", "boundary", "bias_tile"}),
     ),
+    "true_conv": Rule({"x": single, "w": single}, single, emit_true_conv),
+    "local_conv": Rule(
+        {"x": example, "w": local_kernel, "b": plain},
+        example,
+        emit_local_conv,
+        frozenset({"stride", "pad", "connections"}),
+    ),
+    "tiled_conv": Rule(
+        {"x": example, "k": plain, "b": plain}, example, emit_tiled_conv, frozenset({"phase"})
+    ),
+    "complex_cell": Rule(
+        {"image": single},
+        example,
+        emit_complex_cell,
+        frozenset({"xs", "ys", "x0", "y0", "alpha", "bx", "by", "f", "phi", "tau"}),
+    ),
+    "stft_mag": Rule({"x": single}, example, emit_stft, frozenset({"frame", "hop"})),
     "conv_transpose": Rule(
         {"k": plain, "g": example},
         example,
@@ -74,35 +122,4 @@ RULES: dict[str, Rule] = {
     "dot": Rule({"a": window, "b": window}, example, lambda b, v, attrs: b.conv(v["a"], v["b"])),
 }
 
-NOT_YET = {
-    name: reason
-    for reason, names in {
-        "a Jacobian matrix as an output": "n004.conv_jacobian_k4_n6",
-        "a size, count or cost: no tensors": """
-            n001.transpose_sizes n001.transpose_sizes_s3 n001.fig9.13.valid n001.fig9.13.padded
-            n001.influence.valid n001.influence.same n001.influence.full
-            n001.receptive_field.fig9.4 n001.receptive_field.strided n004.params.fc5x5
-            n004.params.conv3x3 n004.params.k2plus1 n001.fig9.11.fc_units n002.connection_count
-            n001.fig9.15.count n001.fig9.6.cost n001.fig9.14.params n001.sparse_cost
-            n001.separable.cost_w3_d2 n001.separable.cost_w2_d2 n001.separable.cost_w5_d3""",
-        "circular boundary": "n001.circular_conv n001.doubly_block_circulant",
-        "flipped kernels": """
-            n001.flip_stride_pad n001.causal_smoothing n001.conv2d_flipped n001.conv2d_commuted
-            n001.toeplitz_flipped_valid""",
-        "a convolution as a matrix": "n001.fig9.2_9.3.matrix n001.doubly_block_toeplitz",
-        "connections that are no equal groups": "n002.connection_matrix n002.full_network",
-        "bias tiled over positions": "n001.bias_tiled",
-        "locally connected layers": """
-            n001.eq9.9.local n001.local_stride_pad n001.local_restricted n001.fig9.16.local""",
-        "tiled convolution": "n001.eq9.10.tiled n001.eq9.10.tiled_literal n001.fig9.16.tiled",
-        "separable kernels": """
-            n001.separable.2d n001.separable.rank1 n001.separable.cross_rank2
-            n001.separable.slash_rank2 n001.separable.3d n001.separable.3d_not""",
-        "Gabor functions and cells": """
-            n001.gabor.tau0 n001.gabor.tau45 n001.gabor.phase90 n001.gabor.shifted
-            n001.complex_cell n001.complex_cell.negated""",
-        "learning without gradients": "n001.kmeans_kernels n001.reverse_correlation",
-        "preparing data": "n001.stft",
-    }.items()
-    for name in names.split()
-}
+NOT_YET: dict[str, str] = {}

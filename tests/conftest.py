@@ -1,4 +1,4 @@
-"""What holds for all tests: none reads or writes the measured times of whoever runs them."""
+"""What holds for all tests: none reads or writes the caches of whoever runs them."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ NUMBERS = count()
 
 @pytest.fixture(autouse=True)
 def cache_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """A folder of its own for each test's measured times, made only if the test measures."""
+    """A folder of its own for each test's measured times, made only if the test measures; no code
+    is kept unless a test wants it."""
     folder = tmp_path_factory.getbasetemp() / "cache" / str(next(NUMBERS))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CONVC_CACHE", str(folder))
+        patch.setenv("CONVC_CACHE_MIB", "0")
         yield

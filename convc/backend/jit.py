@@ -17,6 +17,7 @@ from llvmlite import binding
 from llvmlite import ir as llvm
 
 from convc.backend.emit import emit_kernel
+from convc.backend.objects import key_of, objects
 from convc.backend.target import Target
 from convc.errors import Error
 from ir.loops import Kernel, to_text
@@ -36,12 +37,14 @@ if hasattr(os, "register_at_fork"):  # a child must not inherit a compiler in mi
 class Compiled:
     """Machine code of one module, alive as long as this object.
 
-    ``seconds`` is the processor time that emitting and compiling it took.
+    ``seconds`` is the processor time that emitting and compiling it took, or, if it is
+    ``cached``, reading it from the disk.
     """
 
     address: int
     engine: Any
     seconds: float = 0.0
+    cached: bool = False
 
     def kernel(self) -> Callable[..., None]:
         """The code as a kernel: call it with arguments, begin, end, scratch (see ``emit``)."""
@@ -115,18 +118,34 @@ def compile_kernel(kernel: Kernel, target: Target) -> Compiled:
     with _LOCK:
         compiled = _COMPILED.get(key)
         if compiled is None:
-            start = time.thread_time()
-            machine = target_machine(target)
-            module = kernel_module(kernel, target, machine)
-            loaded = load(module, machine, f"k_{key[0]}")
-            compiled = replace(loaded, seconds=time.thread_time() - start)
-            _COMPILED[key] = compiled
+            compiled = _COMPILED[key] = _compiled(kernel, target, f"k_{key[0]}")
         return compiled
+
+
+def _compiled(kernel: Kernel, target: Target, entry: str) -> Compiled:
+    """From the disk, or compiled and kept there; the same object file is loaded either way."""
+    start = time.thread_time()
+    cache = objects()
+    key = key_of(kernel, target) if cache else ""
+    machine = target_machine(target)
+    code = cache.get(key) if cache else None
+    cached = code is not None
+    if code is None:
+        code = machine.emit_object(kernel_module(kernel, target, machine))
+        if cache:
+            cache.put(key, code)
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
+    engine.add_object_file(binding.ObjectFileRef.from_data(code))
+    loaded = _entered(engine, entry)
+    return replace(loaded, seconds=time.thread_time() - start, cached=cached)
 
 
 def load(module: Any, machine: Any, entry: str) -> Compiled:
     """Put a module's code into this process; ``address`` is that of ``entry``."""
-    engine = binding.create_mcjit_compiler(module, machine)
+    return _entered(binding.create_mcjit_compiler(module, machine), entry)
+
+
+def _entered(engine: Any, entry: str) -> Compiled:
     engine.finalize_object()
     address = engine.get_function_address(entry)
     if not address:

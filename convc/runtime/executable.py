@@ -38,7 +38,8 @@ class Executable:
         self.threads = threads if shareable > SMALL else 1
         self._constants = _aligned(plan.constant_bytes)
         self.compiled: dict[str, float] = {}
-        """The kernels by name, with the processor seconds that compiling them took."""
+        """The kernels by name, with the processor seconds that compiling them took; those that
+        came from the cache took none."""
         self._prepare(target)
         self._code = self._compile(plan.steps, target)
         self._runtime = runtime_code()
@@ -107,7 +108,8 @@ class Executable:
         code = _Code(steps, target)
         for step, kernel in zip(steps, code.kernels, strict=True):
             before = self.compiled.get(step.kernel.name, 0.0)
-            self.compiled[step.kernel.name] = max(before, kernel.seconds)
+            took = 0.0 if kernel.cached else kernel.seconds
+            self.compiled[step.kernel.name] = max(before, took)
         return code
 
 

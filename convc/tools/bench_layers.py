@@ -157,9 +157,10 @@ class Report:
             (seconds, f"{name} of {r.layer} {r.direction}")
             for r in self.results
             for name, seconds in r.kernel_seconds.items()
+            if seconds
         ]
         if not kernels:
-            return []
+            return ["all code came from the cache"]
         middle = statistics.median(seconds for seconds, _ in kernels)
         most, which = max(kernels)
         return [f"compile time of a kernel: median {middle:.3f} s, most {most:.2f} s ({which})"]

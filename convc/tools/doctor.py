@@ -16,6 +16,7 @@ from llvmlite import binding
 import convc
 import ir
 from convc import settings
+from convc.backend.objects import objects
 from convc.backend.target import REQUIRED, available, host_features, target_named
 from convc.tools import arguments
 from convc.tools.accuracy import random_inputs
@@ -66,7 +67,7 @@ def facts() -> dict[str, Any]:
         "threads": _threads(),
         "memory": _memory(),
         "caches": {
-            "kernels": "kept in this process, nothing on disk",
+            "compiled code": str(objects() or "none (CONVC_CACHE=off)"),
             "tuning database": str(database()),
         },
         "variables": [

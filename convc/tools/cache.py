@@ -1,0 +1,48 @@
+"""``convc cache``: what is kept on the disk between processes."""
+
+from __future__ import annotations
+
+import argparse
+
+from convc.backend.objects import objects
+from convc.errors import InputError
+from convc.tools import arguments
+from convc.tools.arguments import Subparsers
+from convc.tools.table import json_text, pairs
+from convc.tuning.database import database
+
+DESCRIPTION = """\
+Print where compiled code and measured times are kept, and how much of them there is. Code is kept
+under a key of the kernel, the processor's features and the code generator, with a checksum: what
+does not fit is compiled again. CONVC_CACHE names another folder, or turns both off;
+CONVC_CACHE_MIB says how much code to keep: what was not used for longest goes first."""
+EXAMPLE = "  convc cache\n  convc cache --clear"
+
+
+def add_parser(subparsers: Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = arguments.new_parser(
+        subparsers, "cache", "show, or clear, what is kept on the disk", DESCRIPTION, EXAMPLE
+    )
+    parser.add_argument("--clear", action="store_true",
+                        help="remove the compiled code; measured times stay")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    kept = objects()
+    if args.clear:
+        if kept is None:
+            raise InputError("--clear: no code is kept (CONVC_CACHE=off or CONVC_CACHE_MIB=0)")
+        kept.prune(0)
+    listed = kept.entries() if kept else []
+    if args.json:
+        sizes = sum(size for _, size, _ in listed)
+        folder = str(kept.folder) if kept else None
+        print(json_text({"folder": folder, "kernels": len(listed), "bytes": sizes}))
+        return 0
+    code = str(kept) if kept else "none (CONVC_CACHE=off or CONVC_CACHE_MIB=0)"
+    print(pairs([("compiled code", code), ("measured times", str(database()))]))
+    return 0

@@ -1,0 +1,157 @@
+"""Machine code on the disk: found again, and never trusted."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import convc
+import ir
+from convc.backend import jit, objects
+from convc.backend.objects import Objects, key_of
+from convc.backend.target import TARGETS, target_named
+from convc.settings import cache_folder
+from ir.loops import Kernel, KernelBuilder
+
+X = np.arange(-8, 9, dtype=np.float32)
+
+
+@pytest.fixture(autouse=True)
+def kept(monkeypatch: pytest.MonkeyPatch) -> Objects:
+    """The cache, turned on, of this test alone."""
+    monkeypatch.setenv("CONVC_CACHE_MIB", "8")
+    cache = objects.objects()
+    assert cache is not None
+    return cache
+
+
+def graph(factor: float = 3.0) -> ir.Graph:
+    b = ir.Builder("kept")
+    b.output("y", b.relu(b.scale(b.input("x", "f32[17]"), factor)))
+    return b.build()
+
+
+def right(factor: float = 3.0) -> None:
+    """Compile anew, from the disk if it is there, and look at the result."""
+    jit._COMPILED.clear()
+    np.testing.assert_array_equal(
+        convc.compile(graph(factor), threads=1)(X), np.maximum(X * np.float32(factor), 0)
+    )
+
+
+def files(kept: Objects) -> list[Path]:
+    return [path for _, _, path in kept.entries()]
+
+
+def kernel(size: int = 4) -> Kernel:
+    k = KernelBuilder("copy")
+    x, y = k.read("x", "f32", (size,)), k.write("y", "f32", (size,))
+    with k.loop("i", size, "parallel") as i:
+        k.store(y[i], x[i])
+    return k.build()
+
+
+def test_code_is_compiled_once(kept: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    right()
+    assert files(kept)
+
+    def never(*args: object) -> None:
+        raise AssertionError("compiled again")
+
+    monkeypatch.setattr(jit, "kernel_module", never)
+    right()
+
+
+def test_a_damaged_file_is_compiled_again(kept: Objects) -> None:
+    right()
+    for path in files(kept):
+        whole = path.read_bytes()
+        for place in (0, len(whole) // 2, len(whole) - 1):
+            path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+            right()
+            assert path.read_bytes() == whole
+        for length in (0, 10, len(whole) - 1):
+            path.write_bytes(whole[:length])
+            right()
+
+
+def test_code_under_another_key_is_not_taken(kept: Objects) -> None:
+    kept.put("a", b"code")
+    (kept.folder / "a.object").rename(kept.folder / "b.object")
+    assert kept.get("b") is None
+
+
+def test_keys_hold_all_that_shapes_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    one = kernel()
+    keys = {key_of(one, target) for target in TARGETS.values()} | {
+        key_of(kernel(5), target_named(None)), key_of(one, target_named(None))
+    }  # fmt: skip
+    assert len(keys) >= len(TARGETS) + 1
+    before = key_of(one, target_named(None))
+    monkeypatch.setattr(objects, "generator", lambda: "another compiler")
+    assert key_of(one, target_named(None)) != before
+
+
+def test_a_folder_that_others_can_write_to_is_not_used(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "open"
+    folder.mkdir()
+    folder.chmod(0o777)
+    cache = Objects(folder, 1 << 20)
+    cache.put("a", b"code")
+    assert cache.get("a") is None and not list(folder.iterdir())
+    assert "can be written by others" in caplog.text
+
+
+def test_a_folder_that_cannot_be_made_is_no_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("in the way")
+    monkeypatch.setenv("CONVC_CACHE", str(tmp_path / "file" / "cache"))
+    right()
+    monkeypatch.setenv("CONVC_CACHE", "off")
+    assert objects.objects() is None
+    right()
+
+
+def test_the_folder_is_private_and_keeps_to_its_limit(tmp_path: Path) -> None:
+    cache = Objects(tmp_path / "code", 5000)
+    for number in range(10):
+        cache.put(str(number), bytes(1000))
+        os.utime(cache._path(str(number)), (number, number))
+    assert cache.folder.stat().st_mode & 0o777 == 0o700
+    assert cache.get("0") is not None  # used just now: it stays
+    cache.prune()
+    left = {path.stem for path in (path for _, _, path in cache.entries())}
+    assert {"0", "9"} <= left and "1" not in left
+    assert sum(size for _, size, _ in cache.entries()) <= 5000
+
+
+def together(number: int) -> bool:
+    right(2.0 + number % 3)
+    return True
+
+
+def test_processes_share_it() -> None:
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        assert all(pool.map(together, range(8)))
+
+
+def test_the_command_shows_and_clears_it(kept: Objects) -> None:
+    right()
+
+    def said(*arguments: str) -> str:
+        command = [sys.executable, "-m", "convc", "cache", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    folder = cache_folder()
+    assert str(folder) in said() and "kernels" in said()
+    assert '"kernels": 0' in said("--clear", "--json")
+    right()

@@ -1,0 +1,42 @@
+"""Networks that are widely used, with weights drawn from a seed: to try, test and measure on.
+
+``build("resnet50")`` makes one. Topologies and the names of weights are those of the papers and of
+torchvision; what a dense layer multiplies by lies transposed, [inputs, outputs].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import ir
+from convc.errors import InputError
+from convc.zoo.chapter import classifier_convolutional, classifier_fixed
+from convc.zoo.layers import Net
+from convc.zoo.plain import alexnet, lenet, squeezenet, vgg16
+from convc.zoo.residual import densenet121, mobilenetv2, resnet18, resnet50
+from convc.zoo.shapes import autoencoder, c3d, tcn, unet
+from ir.errors import did_you_mean
+
+Network = Callable[[Net, int | str], None]
+NETWORKS: dict[str, Network] = {
+    network.__name__: network
+    for network in (
+        lenet, alexnet, vgg16, resnet18, resnet50, mobilenetv2, squeezenet, densenet121,
+        unet, tcn, c3d, autoencoder, classifier_fixed, classifier_convolutional,
+    )
+}  # fmt: skip
+NAMES = tuple(NETWORKS)
+"""What ``build`` knows."""
+
+
+def build(name: str, batch: int | str = 1, seed: int = 0) -> ir.Graph:
+    """A network in float32: input ``x``, one output. ``batch`` may be a symbol such as "N".
+
+    Raises ``InputError`` for a name that is none of ``NAMES``.
+    """
+    if name not in NETWORKS:
+        hint = did_you_mean(name, NAMES) or f"; there are {', '.join(NAMES)}"
+        raise InputError(f"no network {name!r} in the zoo{hint}")
+    net = Net(name, seed)
+    NETWORKS[name](net, batch)
+    return net.build()

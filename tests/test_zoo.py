@@ -1,0 +1,115 @@
+"""The zoo: shapes and sizes as published, numbers that stay in range, native as interpreted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+import convc
+import ir
+from convc import zoo
+from tests.cli.commands import refused, status
+
+PARAMETERS = {
+    "lenet": 431_080,
+    "alexnet": 61_100_840,
+    "vgg16": 138_357_544,
+    "resnet18": 11_689_512,
+    "resnet50": 25_557_032,
+    "mobilenetv2": 3_504_872,
+    "squeezenet": 1_235_496,
+    "densenet121": 7_978_856,
+    "classifier_fixed": 3 * 64 * 9 + 64 + 64 * 64 * 9 + 64 + 16384 * 1000 + 1000,
+    "autoencoder": 16 * 9 + 16 + 32 * 16 * 9 + 32 + 16 + 1,  # tied: one kernel for both ways
+}
+GIGA_MULTIPLY_ADDS = {
+    "alexnet": 0.71,
+    "vgg16": 15.47,
+    "resnet18": 1.81,
+    "resnet50": 4.09,
+    "mobilenetv2": 0.30,
+    "squeezenet": 0.35,
+    "densenet121": 2.83,
+    "unet": 9.23,
+    "tcn": 2.96,
+    "c3d": 1.17,
+}
+RESULTS = {
+    "unet": "f32[N, 2, 256, 256]",
+    "tcn": "f32[N, 64, 16000]",
+    "c3d": "f32[N, 101]",
+    "lenet": "f32[N, 10]",
+    "autoencoder": "f32[N, 1, 28, 28]",
+}
+SMALL = ("lenet", "autoencoder", "classifier_convolutional", "squeezenet")
+
+
+def bound(name: str, batch: int = 1, size: int = 40) -> ir.Graph:
+    graph = zoo.build(name, batch)
+    return graph.bind(dict.fromkeys(graph.symbols, size))
+
+
+def image(graph: ir.Graph, seed: int = 1) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    return rng.standard_normal(graph.inputs["x"].static_shape, np.float32)
+
+
+@pytest.mark.parametrize("name", zoo.NAMES)
+def test_networks_have_the_published_sizes(name: str) -> None:
+    graph = zoo.build(name, "N")
+    assert graph.name == name
+    assert list(graph.inputs) == ["x"]
+    (value,) = graph.outputs.values()
+    assert str(graph.types[value]) == RESULTS.get(name, "f32[N, 1000]")
+    assert all(array.dtype == np.float32 for array in graph.weights.values())
+    if name in PARAMETERS:
+        trained = (a for n, a in graph.weights.items() if ".running_" not in n)
+        assert sum(array.size for array in trained) == PARAMETERS[name]
+    if name in GIGA_MULTIPLY_ADDS:
+        flops = graph.bind({"N": 1}).cost().flops
+        assert flops / 2e9 == pytest.approx(GIGA_MULTIPLY_ADDS[name], rel=0.06)
+
+
+@pytest.mark.parametrize("name", [n for n in zoo.NAMES if n not in ("vgg16", "unet")])
+def test_numbers_neither_vanish_nor_explode(name: str) -> None:
+    graph = bound(name)
+    (value,) = graph.outputs.values()
+    values = ir.values(graph, {"x": image(graph)})
+    scores = {node.name for node in graph.nodes if node.op.name not in ("softmax", "logistic")}
+    large = (v for n, v in values.items() if n in scores and v.ndim > 1)
+    deviations = [float(array.std()) for array in large if array.size > 1000]
+    assert 0.05 < min(deviations) <= max(deviations) < 20
+    assert np.unique(values[value]).size > min(values[value].size, 1000) / 2
+
+
+def test_weights_come_from_the_seed() -> None:
+    first, again, other = (zoo.build("lenet", seed=seed) for seed in (3, 3, 4))
+    assert first == again
+    assert first != other
+
+
+def test_batches_of_any_size() -> None:
+    fixed, free = zoo.build("autoencoder", 3), zoo.build("autoencoder", "N")
+    assert fixed == free.bind({"N": 3})
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_native_is_as_interpreted(name: str) -> None:
+    graph = bound(name, 2)
+    x = image(graph)
+    (reference,) = ir.interpret(graph, {"x": x}, "float64").values()
+    result = convc.compile(graph)(x)
+    np.testing.assert_allclose(result, reference, atol=1e-4 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize("name", ["lenet", "autoencoder"])
+def test_check_finds_them_good_with_their_gradients(name: str) -> None:
+    assert status("check", f"zoo:{name}") == 0
+
+
+def test_a_model_may_be_a_name_of_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:
+    assert status("show", "zoo:lenet") == 0
+    assert capsys.readouterr().out == ir.to_text(zoo.build("lenet", "N"))
+    assert "did you mean 'resnet18'" in refused(capsys, "show", "zoo:resnet8")
+    with pytest.raises(convc.InputError, match="there are lenet, alexnet"):
+        zoo.build("nothing like it")

@@ -5,8 +5,9 @@ from __future__ import annotations
 from ir.build.conv import ConvMethods
 from ir.build.core import PerAxis, Value
 from ir.errors import ShapeError
-from ir.ops.functions import Sqrt, Square
-from ir.ops.shape import Reshape, Sum
+from ir.ops.functions import Square
+from ir.ops.pool_variants import ChannelPool
+from ir.ops.shape import Reshape
 from ir.ops.window import Pad
 
 
@@ -30,13 +31,8 @@ class CellMethods(ConvMethods):
         The kernels of a pair stand side by side, a quarter of a wave apart. Where both responses
         are 0, so is the gradient. Goodfellow et al. 2016, section 9.10.
         """
-        s = self.conv(x, w, stride, pad, boundary=boundary)
-        n, responses, *size = s.shape
-        if isinstance(responses, int) and responses % 2:
-            reason = f"{responses} kernels are no pairs"
-            raise ShapeError(f"complex_cells: %{w.name} is {w.type}; {reason}")
-        pairs = self.apply(Reshape((n, responses // 2, 2, *size)), self.apply(Square(), s))
-        return self.apply(Sqrt(), self.apply(Sum((2,)), pairs), name=name)
+        responses = self.conv(x, w, stride, pad, boundary=boundary)
+        return self.apply(ChannelPool("l2", 2), responses, name=name)
 
     def quadratic_cells(
         self,

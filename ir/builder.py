@@ -8,6 +8,7 @@ from ir.build.dense import DenseMethods
 from ir.build.elementwise import ElementwiseMethods
 from ir.build.loss import LossMethods
 from ir.build.movement import MovementMethods
+from ir.build.norm import NormMethods
 from ir.build.pool import PoolMethods
 from ir.build.reduce import ReduceMethods
 
@@ -17,6 +18,7 @@ __all__ = ["Builder", "Value"]
 class Builder(
     CellMethods,
     PoolMethods,
+    NormMethods,
     DenseMethods,
     ElementwiseMethods,
     MovementMethods,

@@ -41,6 +41,14 @@ from ir.ops.loss import (
     SquaredLoss,
 )
 from ir.ops.movement import Concat, Pad, Reverse, Slice
+from ir.ops.norm import (
+    BatchNorm,
+    BatchNormTraining,
+    GroupNorm,
+    LayerNorm,
+    LocalResponseNorm,
+    RmsNorm,
+)
 from ir.ops.pointwise import Add, Bias, Mul, Relu, ReluGrad, Scale, Shift, Sub
 from ir.ops.pool import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
 from ir.ops.pool_variants import ChannelPool, LpPool, WeightedPool
@@ -66,6 +74,12 @@ OPS: tuple[type[Op], ...] = (
     LpPool,
     WeightedPool,
     ChannelPool,
+    BatchNorm,
+    BatchNormTraining,
+    LayerNorm,
+    GroupNorm,
+    RmsNorm,
+    LocalResponseNorm,
     Dense,
     MatMul,
     Bias,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 from ir.dims import Dim
@@ -120,4 +120,4 @@ def _gradient_example(example: Example) -> Example:
     assert isinstance(example.op, Composite)
     upstream = [type for type in example.op.infer(*example.inputs) if type.dtype.is_float]
     types = (*example.inputs, *upstream)
-    return Example(example.op.name, CompositeGrad(example.op), types, example.high)
+    return replace(example, name=example.op.name, op=CompositeGrad(example.op), inputs=types)

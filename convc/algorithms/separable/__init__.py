@@ -92,6 +92,8 @@ class Separable:
         reasons = {
             "fewer than two axes have more than one tap": sum(t > 1 for t in weights.shape[2:]) < 2,
             "a sum of products needs two axes": self.terms > 1 and weights.ndim != 4,
+            f"{self.terms} products of lines are no less work than the kernel":
+                self.terms > 1 and self.terms * sum(weights.shape[2:]) >= prod(weights.shape[2:]),
             "the tensor is empty": 0 in (*site.shape(0)[1:], *weights.shape, *site.result[1:]),
             "the weights are not finite": not np.isfinite(weights).all(),
         }

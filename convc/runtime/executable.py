@@ -40,7 +40,7 @@ class Executable:
         self.compiled: dict[str, float] = {}
         """The kernels by name, with the processor seconds that compiling them took; those that
         came from the cache took none."""
-        self._prepare(target)
+        self._prepare(target, threads)
         self._code = self._compile(plan.steps, target)
         self._runtime = runtime_code()
         self._contexts: deque[_Context] = deque()
@@ -92,7 +92,7 @@ class Executable:
         placed = self.plan.constants[slot]
         return self._constants[placed.offset : placed.offset + placed.nbytes]
 
-    def _prepare(self, target: Target) -> None:
+    def _prepare(self, target: Target, threads: int) -> None:
         """Copy the constants in and run, once, the steps that derive others from them."""
         for placed in self.plan.constants.values():
             data = placed.slot.data
@@ -101,8 +101,8 @@ class Executable:
                 self._constants[placed.offset : placed.offset + raw.size] = raw
         if self.plan.prepare:
             code = self._compile(self.plan.prepare, target)
-            context = _Context(self.plan, self._constants, code.scratch)
-            runtime_code().run(code.program, code.arguments, context.address)
+            context = _Context(self.plan, self._constants, code.scratch * threads)
+            pool().run(code.program, code.arguments, context.address, context.sync, threads)
 
     def _compile(self, steps: Sequence[Step], target: Target) -> _Code:
         code = _Code(steps, target)

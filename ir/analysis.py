@@ -8,6 +8,7 @@ from ir.errors import GraphError, did_you_mean
 from ir.graph import Graph, Node
 from ir.op import Op
 from ir.ops.conv import Conv, ConvGeometry, ConvInputGrad, ConvWeightGrad
+from ir.ops.movement import Concat, Slice
 from ir.ops.pointwise import Bias, Broadcasting, Unary
 from ir.ops.pool import PoolAttributes
 from ir.ops.tiled import TiledBias, TiledConv
@@ -36,8 +37,8 @@ def parameters(graph: Graph) -> int:
 def receptive_fields(graph: Graph, source: str) -> dict[str, ReceptiveField]:
     """For each value that depends on `source` [N, C, *S] cell by cell: which cells it depends on.
 
-    Through convolutions, pooling and elementwise ops; beyond others (flattening, dense layers,
-    circular padding) no field is told, for it is the whole image. `source` itself has one cell.
+    Through convolutions, pooling, elementwise ops, slices and channels put together; beyond others
+    (flattening, dense layers, circular padding) no field is told, for it is the whole image.
     Layer by layer, r' = r + (k-1)·j and j' = j·s: Goodfellow et al. 2016, figure 9.4.
     """
     if source not in graph.types:
@@ -57,7 +58,8 @@ def _through(graph: Graph, node: Node, fields: dict[str, ReceptiveField]) -> Rec
     known = [fields[name] for name in node.inputs if name in fields]
     if not known:
         return None
-    if isinstance(node.op, Unary | Broadcasting | Bias | TiledBias):
+    channels = isinstance(node.op, Concat) and node.op.axis == 1
+    if channels or isinstance(node.op, Unary | Broadcasting | Bias | TiledBias):
         return _united(known)
     windows = _windows(node.op, [graph.types[name] for name in node.inputs])
     if windows is None or node.inputs[0] not in fields:
@@ -87,6 +89,11 @@ def _windows(
     """How far the windows of an op reach, their strides and pads; None if it has none."""
     if isinstance(op, PoolAttributes) and op.operands == ("x",):
         return op.extents, op.stride, op.pads
+    if isinstance(op, Slice):
+        starts = [start for start in op.starts[2:] if isinstance(start, int)]
+        if len(starts) < len(op.starts) - 2:
+            return None
+        return (1,) * len(starts), op.steps[2:], tuple((-start, 0) for start in starts)
     if not isinstance(op, ConvGeometry) or isinstance(op, ConvInputGrad | ConvWeightGrad):
         return None
     axes = len(op.stride)

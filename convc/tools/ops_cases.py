@@ -12,6 +12,7 @@ Emit: TypeAlias = Callable[..., ir.Value]
 Twin: TypeAlias = Callable[..., Any]  # PyTorch, then a tensor per operand: what it calls the same
 IMAGES = "f32[8, 64, 56, 56]"
 ROWS = "f32[512, 1024]"
+CHANNELS = "f32[64]"
 
 
 @dataclass(frozen=True)
@@ -115,9 +116,28 @@ FAMILIES: dict[str, tuple[OpCase, ...]] = {
               lambda t, x: t.max_pool2d(x, 3, 2, 1)),
         _case("average", IMAGES, lambda b, x: b.average_pool(x, 2),
               lambda t, x: t.nn.functional.avg_pool2d(x, 2)),
+        _case("l2", IMAGES, lambda b, x: b.lp_pool(x, 2),
+              lambda t, x: t.nn.functional.lp_pool2d(x, 2.0, 2), positive=True),
+        _case("across channels", IMAGES, lambda b, x: b.channel_pool(x, 2),
+              lambda t, x: x.unflatten(1, (-1, 2)).amax(2)),
         _case("expand blocks", IMAGES, lambda b, x: b.expand_blocks(x, 2), _expand_blocks),
         _case("downsample", IMAGES, lambda b, x: b.downsample(x, 2),
               lambda t, x: x[:, :, ::2, ::2].contiguous()),
+    ),
+    "norms": (
+        _case("batch norm, training", (IMAGES, CHANNELS, CHANNELS),
+              lambda b, x, w, v: b.batch_norm_training(x, v, w, w, v)[0],
+              lambda t, x, w, v: t.nn.functional.batch_norm(x, None, None, w, v, True),
+              positive=True),
+        _case("layer norm", (ROWS, "f32[1024]", "f32[1024]"),
+              lambda b, x, w, v: b.layer_norm(x, -1, w, v),
+              lambda t, x, w, v: t.nn.functional.layer_norm(x, (1024,), w, v)),
+        _case("instance norm", IMAGES, lambda b, x: b.instance_norm(x),
+              lambda t, x: t.nn.functional.instance_norm(x)),
+        _case("group norm", IMAGES, lambda b, x: b.group_norm(x, 8),
+              lambda t, x: t.nn.functional.group_norm(x, 8)),
+        _case("response norm", IMAGES, lambda b, x: b.local_response_norm(x, 5),
+              lambda t, x: t.nn.functional.local_response_norm(x, 5)),
     ),
     "products": (
         _case("dense", (ROWS, "f32[1024, 1024]"), lambda b, x, w: b.dense(x, w),

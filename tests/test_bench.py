@@ -1,5 +1,6 @@
 """``convc bench``: the layers, the peers' translations of them, and what is made of the times."""
 
+import importlib
 import json
 from dataclasses import replace
 
@@ -101,7 +102,7 @@ def test_a_missing_peer_is_named_with_the_way_to_install_it(monkeypatch, capsys)
     def absent(name):
         raise ImportError(name)
 
-    monkeypatch.setattr(peers.importlib, "import_module", absent)
+    monkeypatch.setattr(importlib, "import_module", absent)
     said = refused(capsys, "bench", "--layers", TINY, "--vs", "onnxruntime")
     assert 'onnx is not installed: pip install "convc[bench,onnx]"' in said
 

@@ -13,8 +13,6 @@ from ir.build.core import PerAxis
 from ir.ops.window import Pad, per_axis
 from ir.types import Array
 
-EPSILON = 1e-5
-
 
 class Net(ir.Builder):
     """A builder whose layers draw their own weights: ``<layer>.weight``, ``<layer>.bias``.
@@ -60,15 +58,13 @@ class Net(ir.Builder):
         return self.biased(self.dense(x, w, name=f"{name}.product"), outer, name)
 
     def norm_layer(self, x: Value, scale: float = 1.0, *, name: str) -> Value:
-        """Batch normalisation by known statistics: (x - mean) / sqrt(var + ε) · weight + bias."""
-        shape = (channels(x), *(1,) * (x.type.rank - 2))
-        mean = self.drawn(f"{name}.running_mean", shape, 0.01)
-        bias = self.drawn(f"{name}.bias", shape, 0.01)
-        var = self.between(f"{name}.running_var", shape, 0.6, 1.4)
-        weight = self.between(f"{name}.weight", shape, 0.8 * scale, 1.2 * scale)
-        deviation = self.sqrt(self.shift(var, EPSILON))
-        normal = self.div(self.sub(x, mean), deviation)
-        return self.add(self.mul(normal, weight), bias, name=name)
+        """Batch normalisation by running statistics, scaled and shifted."""
+        count = channels(x)
+        mean = self.drawn(f"{name}.running_mean", (count,), 0.01)
+        variance = self.between(f"{name}.running_var", count, 0.6, 1.4)
+        weight = self.between(f"{name}.weight", count, 0.8 * scale, 1.2 * scale)
+        bias = self.drawn(f"{name}.bias", (count,), 0.01)
+        return self.batch_norm(x, mean, variance, weight, bias, name=name)
 
     def then_relu(self, x: Value) -> Value:
         """relu, called after what it follows."""
@@ -88,9 +84,9 @@ class Net(ir.Builder):
         array *= np.float32(variance**0.5)
         return self._kept(name, array)
 
-    def between(self, name: str, shape: Sequence[int], low: float, high: float) -> Value:
+    def between(self, name: str, count: int, low: float, high: float) -> Value:
         """A weight, uniform."""
-        return self._kept(name, self.rng.uniform(low, high, shape).astype(np.float32))
+        return self._kept(name, self.rng.uniform(low, high, count).astype(np.float32))
 
     def _kept(self, name: str, array: Array) -> Value:
         """A weight that nobody writes to, so that the graph need not copy it."""

@@ -13,6 +13,7 @@ from ir.types import Array
 from tests.examples import data, examples, graph_of
 
 ROUNDED = {"exp", "log", "tanh", "logistic", "erf", "softplus", "silu", "gelu", "elu", "power",
+           "elementwise",
            "average_pool_grad", "softmax", "softmax_grad", "log_softmax", "cross_entropy",
            "cross_entropy_grad", "softmax_cross_entropy", "softmax_cross_entropy_grad"}  # fmt: skip
 CASES = [

@@ -22,6 +22,7 @@ from ir.ops import (
     Equal,
     Erf,
     Exp,
+    Expand,
     Floor,
     Gelu,
     Greater,
@@ -206,4 +207,5 @@ BODIES: dict[type[ir.Op], Body] = {
     Clip: _clip,
     Cast: lambda op, dtype, args: call(op.dtype, *args),
     Uniform: _uniform,
+    Expand: lambda op, dtype, args: args[0],
 }

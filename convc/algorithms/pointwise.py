@@ -11,18 +11,27 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
+import ir
 from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.bodies import BODIES
 from convc.algorithms.convert import convert_kernel
 from convc.algorithms.strided import Box, fill, halo_of, merged, walk
 from convc.layout import Layout
-from ir.loops import Affine, KernelBuilder
+from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.nodes import Expr, Position, strides
-from ir.ops import Bias, Uniform
+from ir.ops import Elementwise, Expand, Uniform
 
 if TYPE_CHECKING:
     from convc.lowering import Lowering
     from convc.program import Stored
+
+
+def program(op: ir.Op) -> Elementwise:
+    """The op as a program, of one step unless it is one already."""
+    if isinstance(op, Elementwise):
+        return op
+    count = len(op.operand_names())
+    return Elementwise(count, ((op, tuple(range(count))),), (count,))
 
 
 class Pointwise:
@@ -32,7 +41,10 @@ class Pointwise:
     reorders_only: ClassVar[bool] = True
 
     def supports(self, site: Site) -> str | None:
-        return None if type(site.op) in BODIES and not site.epilogue else "only for elementwise ops"
+        elementwise = type(site.op) in BODIES and not isinstance(site.op, Expand)
+        if isinstance(site.op, Elementwise):
+            elementwise = all(type(op) in BODIES for op, _ in site.op.steps)
+        return None if elementwise and not site.epilogue else "only for elementwise ops"
 
     def seconds(self, site: Site) -> float:
         return site.op.cost(*site.inputs).bytes / 60e9
@@ -51,33 +63,63 @@ class Pointwise:
         return tuple(image if i in images else AS_PLAIN for i in range(len(site.inputs)))
 
     def lower(self, site: Site, into: Lowering) -> None:
-        k, view = KernelBuilder(site.op.name), _View(site, into, self._block(site, into))
-        stored = [view.read(operand) for operand in range(len(site.inputs))]
-        sources = [k.read("x", value.dtype, (_size(value),)) for value, _ in stored]
-        result = into.write(view.block if len(site.result) > 2 else None)
-        y = k.write("y", site.dtype, (_size(result),))
-        target, places, *boxes = merged(view.of(result), view.rows, *(box for _, box in stored))
-        for halo in halo_of(result):
-            fill(k, y, halo, 0.0, site.lanes)
+        block = self.block(site, [into.block(operand) for operand in range(len(site.inputs))])
+        view = _View(site, into, block)
+        read = [view.read(operand) for operand in range(len(site.inputs))]
+        written = [
+            into.write(block if len(site.result) > 2 else None, number)
+            for number in range(len(site.outputs))
+        ]
+        boxes = [view.rows, *map(view.of, written), *(box for _, box in read)]
+        loop = _Loop(site, merged(*boxes))
+        loop.declare([value for value, _ in read], written)
+        walk(loop.k, loop.boxes[0].extents, site.lanes, loop.element)
+        into.run(loop.k.build(), *(value for value, _ in read), *written)
 
-        def element(at: tuple[Affine, ...], lane: Affine) -> None:
-            args: list[Expr] = [x[box.at(at)] for x, box in zip(sources, boxes, strict=True)]
-            if isinstance(site.op, Uniform):
-                args.append(Position(places.at(at)))
-            k.store(y[target.at(at)], BODIES[type(site.op)](site.op, stored[0][0].dtype, args))
 
-        walk(k, target.extents, site.lanes, element)
-        into.run(k.build(), *(value for value, _ in stored), result)
+class _Loop:
+    """The kernel of a site's program; ``boxes`` are those of the positions, results, operands."""
 
-    def _block(self, site: Site, into: Lowering) -> int:
-        given = [into.block(operand) for operand in range(len(site.inputs))]
-        return self.block(site, given)
+    def __init__(self, site: Site, boxes: Sequence[Box]) -> None:
+        self.site, self.boxes, self.program = site, boxes, program(site.op)
+        self.k = KernelBuilder(site.op.name)
+        self.inputs: list[Buffer] = []
+        self.outputs: list[Buffer] = []
+
+    def declare(self, read: Sequence[Stored], written: Sequence[Stored]) -> None:
+        """The parameters; what surrounds the results is zeroed."""
+        self.inputs = [self.k.read("x", value.dtype, (_size(value),)) for value in read]
+        self.outputs = [self.k.write("y", value.dtype, (_size(value),)) for value in written]
+        for y, value in zip(self.outputs, written, strict=True):
+            for halo in halo_of(value):
+                fill(self.k, y, halo, 0.0, self.site.lanes)
+
+    def element(self, at: tuple[Affine, ...], lane: Affine) -> None:
+        """Run the program on one element."""
+        places, *boxes = self.boxes
+        results = [y[box.at(at)] for y, box in zip(self.outputs, boxes, strict=False)]
+        boxes = boxes[len(results) :]
+        values: list[Expr] = [x[box.at(at)] for x, box in zip(self.inputs, boxes, strict=True)]
+        types = [x.dtype for x in self.inputs]
+        for op, args in self.program.steps:
+            operands = [values[arg] for arg in args]
+            if isinstance(op, Uniform):
+                operands.append(Position(places.at(at)))
+            value = BODIES[type(op)](op, types[args[0]], operands)
+            if len(self.program.steps) > 1:
+                kept = self.k.local("t", self.site.dtype, (self.site.lanes,))
+                self.k.store(kept[lane], value)
+                value = kept[lane]
+            values.append(value)
+            types.append(self.site.dtype)
+        for target, number in zip(results, self.program.results, strict=True):
+            self.k.store(target, values[number])
 
 
 def _aligned(site: Site, operand: int) -> tuple[int, ...]:
     """The operand's shape with axes of extent 1 in front, as numpy aligns it; a bias on axis 1."""
     shape, rank = site.shape(operand), len(site.result)
-    if isinstance(site.op, Bias) and operand == 1:
+    if operand in program(site.op).biases:
         return (1, *shape, *(1,) * (rank - 2))
     return (1,) * (rank - len(shape)) + shape
 
@@ -85,7 +127,8 @@ def _aligned(site: Site, operand: int) -> tuple[int, ...]:
 def _images(site: Site) -> list[int]:
     """The operands that may lie in blocks of the result's channels, where those are blocked."""
     rank = len(site.result)
-    if rank < 3 or any(type.dtype is not site.outputs[0].dtype for type in site.inputs):
+    mixed = any(type.dtype is not site.outputs[0].dtype and type.rank for type in site.inputs)
+    if rank < 3 or mixed:
         return []
     shapes = [site.shape(operand) for operand in range(len(site.inputs))]
     return [i for i, s in enumerate(shapes) if len(s) == rank and s[1] == site.result[1]]
@@ -93,13 +136,14 @@ def _images(site: Site) -> list[int]:
 
 @dataclass(frozen=True)
 class _View:
-    """The operands and the result of a site, over the extents of the result in its blocks."""
+    """The operands and results of a site, over the extents of the results in their blocks."""
 
     site: Site
     into: Lowering
     block: int
 
     def of(self, result: Stored) -> Box:
+        """Where the elements of a result lie."""
         if len(self.site.result) < 3:
             return Box.whole(self.site.result)
         return Box.blocks(result.layout, self.site.result)

@@ -8,6 +8,7 @@ from functools import partial
 import ir
 from convc.errors import Error
 from convc.passes.expand_composites import expand_composites
+from convc.passes.fuse_elementwise import fuse_elementwise
 from convc.passes.fuse_epilogues import fuse_epilogues
 from convc.passes.merge_common_subexpressions import merge_common_subexpressions
 from convc.passes.relu_gradient_from_result import relu_gradient_from_result
@@ -21,6 +22,7 @@ PIPELINE: tuple[Pass, ...] = (
     merge_common_subexpressions,
     relu_gradient_from_result,
     fuse_epilogues,
+    fuse_elementwise,
 )
 
 

@@ -70,9 +70,11 @@ SUMS = (
     ops.Conv, ops.ConvInputGrad, ops.ConvWeightGrad, ops.Dense, ops.Sum, ops.AveragePool,
     ops.AveragePoolGrad, ops.Bias, ops.Add, ops.Mul, ops.Scale, ops.Fused,
 )  # fmt: skip
-Magnitude = Callable[[ir.Op, Sequence[Array]], Array]
+Magnitude = Callable[[Any, Sequence[Array]], Array]
 OTHERS: dict[type[ir.Op], Magnitude] = {
     ops.Sub: lambda op, arrays: abs(arrays[0]) + abs(arrays[1]),
+    ops.Shift: lambda op, arrays: abs(arrays[0]),
+    ops.Elementwise: lambda op, arrays: np.asarray(max(map(peak, op.values(*arrays)))),
     ops.MaxPoolGrad: lambda op, arrays: op.evaluate(arrays[0], abs(arrays[1]))[0],
     ops.SoftmaxGrad: lambda op, arrays: np.asarray(2 * peak(arrays[0]) * peak(arrays[1])),
     ops.CrossEntropy: lambda op, arrays: np.ones(()),

@@ -11,6 +11,7 @@ from ir.ops.composite import CompositeGrad
 from ir.ops.connected import ConnectedConv, ConnectedLocalConv
 from ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 from ir.ops.dense import Dense, MatMul
+from ir.ops.elementwise import Elementwise
 from ir.ops.functions import (
     Abs,
     Ceil,
@@ -140,6 +141,7 @@ OPS: tuple[type[Op], ...] = (
     SquaredLoss,
     CompositeGrad,
     Fused,
+    Elementwise,
 )
 
 OP_BY_NAME: dict[str, type[Op]] = {op.name: op for op in OPS}

@@ -137,6 +137,7 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
 def renamed(forced: Mapping[str, str], before: ir.Graph, after: ir.Graph) -> dict[str, str]:
     """Choices by the name of a node that a pass has fused into another: they move there."""
     names = {node.name for node in after.nodes}
+    before = ir.expand(before) if forced else before
     moved: dict[str, str] = {}
     for name, algorithm in forced.items():
         value = name

@@ -97,6 +97,10 @@ class Op(ABC):
             raise GraphError(f"{self.name} takes {wanted}, got {len(types)}")
         return self.infer(*types)
 
+    def index_bound(self, *types: TensorType) -> Dim | None:
+        """What the integers of operand 1 stay below, where those are positions or labels."""
+        return None
+
     def bind(self, env: Mapping[str, Dim]) -> Self:
         """This op with the symbols in `env` replaced in its attributes."""
         changes = {field.name: getattr(self, field.name) for field in fields(self)}

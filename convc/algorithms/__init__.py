@@ -5,10 +5,11 @@ from convc.algorithms.dense import Outer
 from convc.algorithms.direct import Direct
 from convc.algorithms.fft import Fft
 from convc.algorithms.im2col import Im2col
+from convc.algorithms.indexing import FindExtreme, Gather, ScatterAdd
 from convc.algorithms.losses import Total
 from convc.algorithms.movement import Alias, Move
 from convc.algorithms.pointwise import Pointwise
-from convc.algorithms.pool import Pick, Scatter, Sweep
+from convc.algorithms.pool import Locate, Pick, Scatter, Sweep
 from convc.algorithms.reduce import Reduce
 from convc.algorithms.separable import Separable
 from convc.algorithms.softmax import AlongClasses
@@ -28,11 +29,15 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Sweep(),
     Scatter(),
     Pick(),
+    Locate(),
     Outer(),
     Pointwise(),
     Alias(),
     Move(),
     Reduce(),
+    Gather(),
+    ScatterAdd(),
+    FindExtreme(),
     AlongClasses(),
     Total(),
 )

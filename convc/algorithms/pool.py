@@ -16,11 +16,11 @@ import numpy as np
 import ir
 from convc.algorithms.base import Site, Wish
 from convc.layout import Image, clear, zero_halo
-from convc.schedule import Extent, Nest, Point, Schedule, lower
+from convc.schedule import Extent, Nest, Point, Schedule, lower, segments
 from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import call, maximum, select
-from ir.loops.nodes import Expr, Load, LoopKind, Position
-from ir.ops import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
+from ir.loops.nodes import Expr, Load, LoopKind, Position, flat_index
+from ir.ops import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolIndices, MaxPoolPick
 from ir.ops.pool import Averaging, PoolAttributes
 
 if TYPE_CHECKING:
@@ -154,6 +154,34 @@ class Pick(_Windows):
         into.run(k.build(), *operands, result)
 
 
+class Locate(_Windows):
+    """Each output is where in its plane the window's maximum is, stored unblocked."""
+
+    name: ClassVar[str] = "locate"
+    ops = (MaxPoolIndices,)
+
+    def block(self, site: Site, given: Sequence[int]) -> int:
+        return 1
+
+    def wishes(self, site: Site) -> tuple[Wish, ...]:
+        return (Wish((site.target.lanes(site.inputs[0].dtype.value),), exact=False),)
+
+    def lower(self, site: Site, into: Lowering) -> None:
+        op = site.op
+        assert isinstance(op, MaxPoolIndices)
+        source, result = into.read(0), into.write()
+        k = KernelBuilder(op.name)
+        x, y = source.image(k, "x"), k.write("y", "i64", site.result)
+        for first, blocks, lanes in segments(x.shape[1], x.layout.block):
+            with k.loop("n", x.shape[0], "parallel") as n, k.loop("c", blocks, "parallel") as c:
+                block = c + first // x.layout.block
+                for at in _outputs(k, site.result[2:]):
+                    which, _ = _first_maximum(k, op, x, (n, block), at, places=True)
+                    with k.loop("v", lanes, "vector") as v:
+                        k.store(y[(n, block * x.layout.block + v, *at)], which[v])
+        into.run(k.build(), source, result)
+
+
 def cell(op: PoolAttributes, point: Point, axis: int) -> Affine:
     """The input position of a window's cell on one axis."""
     start = point[f"q{axis}"] * op.stride[axis] - op.pads[axis][0]
@@ -191,9 +219,16 @@ def _outputs(k: KernelBuilder, out: Sequence[int]) -> Iterator[tuple[Affine, ...
 
 
 def _cells(
-    k: KernelBuilder, op: PoolAttributes, at: tuple[Affine, ...], extents: Sequence[int]
+    k: KernelBuilder,
+    op: PoolAttributes,
+    at: tuple[Affine, ...],
+    extents: Sequence[int],
+    places: bool = False,
 ) -> Iterator[tuple[tuple[Affine, ...], Expr]]:
-    """Loops over the real cells of the window at an output position, with their numbers."""
+    """Loops over the real cells of the window at an output position, with their numbers.
+
+    These count the cells of the window, or say which ones of the plane they are (``places``).
+    """
     kind: LoopKind = "unroll" if prod(op.window) <= UNROLLED else "for"
     with ExitStack() as loops:
         number = Affine()
@@ -202,6 +237,8 @@ def _cells(
             m = loops.enter_context(k.loop(f"m{axis}", window, kind))
             number = number * window + m
             cells.append(cell(op, {f"q{axis}": at[axis], f"m{axis}": m}, axis))
+        if places:
+            number = flat_index(tuple(cells), tuple(extents))
         for position, extent in zip(cells, extents, strict=True):
             loops.enter_context(k.guard(position, extent))
         yield tuple(cells), Position(number)
@@ -214,8 +251,9 @@ def _first_maximum(
     plane: tuple[Affine, Affine],
     at: tuple[Affine, ...],
     values: Image | None = None,
+    places: bool = False,
 ) -> tuple[Buffer, Buffer]:
-    """Per lane, the number of the window's first maximum (NaN counts as largest).
+    """Per lane, the number of the window's first maximum (NaN counts as largest); see ``_cells``.
 
     Also gives the cell of ``values`` there, where an image is given.
     """
@@ -226,7 +264,7 @@ def _first_maximum(
         k.store(which[v], none)
         k.store(best[v], k.constant(-np.inf, dtype))
         k.store(taken[v], k.constant(0, dtype))
-    for cells, number in _cells(k, op, at, x.shape[2:]):
+    for cells, number in _cells(k, op, at, x.shape[2:], places):
         with k.loop("v", lanes, "vector") as v:
             value = x[(*plane, *cells, v)]
             fresh = call("not", call("isnan", best[v]))

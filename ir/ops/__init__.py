@@ -30,6 +30,15 @@ from ir.ops.functions import (
     Tanh,
 )
 from ir.ops.fused import Fused
+from ir.ops.index import (
+    ArgMax,
+    ArgMin,
+    MaxPoolIndices,
+    Take,
+    TakeAlong,
+    TakeAlongGrad,
+    TakeGrad,
+)
 from ir.ops.local import LocalConv
 from ir.ops.loss import (
     CrossEntropy,
@@ -53,7 +62,7 @@ from ir.ops.norm import (
 from ir.ops.pointwise import Add, Bias, Mul, Relu, ReluGrad, Scale, Shift, Sub
 from ir.ops.pool import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
 from ir.ops.pool_variants import ChannelPool, LpPool, WeightedPool
-from ir.ops.reduce import Mean
+from ir.ops.reduce import Mean, ReduceMax, ReduceMin, ReduceProd, ReduceProdGrad
 from ir.ops.shape import Expand, Reshape, Sum, Transpose
 from ir.ops.tiled import TiledBias, TiledConv
 
@@ -130,6 +139,17 @@ OPS: tuple[type[Op], ...] = (
     Reverse,
     Sum,
     Mean,
+    ReduceMax,
+    ReduceMin,
+    ReduceProd,
+    ReduceProdGrad,
+    ArgMax,
+    ArgMin,
+    Take,
+    TakeGrad,
+    TakeAlong,
+    TakeAlongGrad,
+    MaxPoolIndices,
     Expand,
     Softmax,
     SoftmaxGrad,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
 
-from ir.dims import Dim
+from ir.dims import Dim, product
 from ir.errors import AttributeValueError, ShapeError
 from ir.op import Example, Grads, Op, Values, require_extents, require_floats, require_integer
 from ir.types import Array, TensorType, described
@@ -154,10 +154,27 @@ class Reduction(Op):
         require_axes(self, self.axes)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
-        (x,) = types
-        require_floats(self, x)
+        require_floats(self, *types)
+        return (self.reduced(types[0]),)
+
+    def reduced(self, x: TensorType) -> TensorType:
+        """The type of what is left of x."""
         require_axes_of(self, self.axes, x)
-        return (x.with_shape(*(n for i, n in enumerate(x.shape) if i not in self.axes)),)
+        return x.with_shape(*(n for axis, n in enumerate(x.shape) if axis not in self.axes))
+
+    def rows(self, b: Builder, x: Value) -> Value:
+        """x as [*kept, the rest]: what is reduced is one last axis, in row-major order."""
+        kept = [axis for axis in range(x.type.rank) if axis not in self.axes]
+        turned = _permuted(b, x, (*kept, *sorted(self.axes)))
+        gone = product(x.shape[axis] for axis in self.axes)
+        return b.apply(Reshape((*turned.shape[: len(kept)], gone)), turned)
+
+    def from_rows(self, b: Builder, rows: Value, shape: Sequence[Dim]) -> Value:
+        """The inverse of `rows`, for an x of this shape."""
+        order = [axis for axis in range(len(shape)) if axis not in self.axes]
+        order += sorted(self.axes)
+        turned = b.apply(Reshape(tuple(shape[axis] for axis in order)), rows)
+        return _permuted(b, turned, tuple(map(order.index, range(len(shape)))))
 
     def spread(self, b: Builder, y: Value, shape: Sequence[Dim]) -> Value:
         """A result repeated along the axes that it has lost, to the shape of x."""
@@ -166,6 +183,10 @@ class Reduction(Op):
 
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
         return inputs[0].size
+
+
+def _permuted(b: Builder, x: Value, perm: tuple[int, ...]) -> Value:
+    return x if perm == tuple(range(len(perm))) else b.apply(Transpose(perm), x)
 
 
 @dataclass(frozen=True)

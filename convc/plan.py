@@ -1,15 +1,16 @@
 """From a program to a plan: what runs once and what every time, and where each slot lies.
 
 Steps that read only constants run once, when the plan is prepared; their results are constants
-too. The temporaries of the remaining steps share one arena by their lifetimes: the largest first,
-each at the lowest offset free for as long as it lives.
+too, and what only they read is gone afterwards. The temporaries of the remaining steps share one
+arena by their lifetimes: the largest first, each at the lowest offset free for as long as it
+lives.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import prod
 
 import ir
@@ -36,17 +37,26 @@ class Placed:
 
 @dataclass(frozen=True)
 class Plan:
-    """A program with its steps split and its memory laid out."""
+    """A program with its steps split and its memory laid out.
+
+    ``constants`` are there as long as the plan; what is ``passing``, until it is prepared.
+    """
 
     program: Program
     prepare: tuple[Step, ...]
     steps: tuple[Step, ...]
     constants: Mapping[int, Placed]
     temporaries: Mapping[int, Placed]
+    passing: Mapping[int, Placed] = field(default_factory=dict)
 
     @property
     def constant_bytes(self) -> int:
         return _extent(self.constants.values())
+
+    @property
+    def passing_bytes(self) -> int:
+        """Of what is passing, what the graph does not hold already."""
+        return _extent(p for p in self.passing.values() if p.slot.data is None)
 
     @property
     def arena_bytes(self) -> int:
@@ -79,11 +89,14 @@ def plan(program: Program) -> Plan:
         else:
             steps.append(step)
     used = {number for step in steps for number in step.slots}
-    used |= {number for step in prepare for number in step.slots}
+    once = {number for step in prepare for number in step.slots} - used
     constants = _in_sequence(program.slots[number] for number in sorted(constant & used))
+    passing = [program.slots[number] for number in sorted(constant & once)]
+    passing.sort(key=lambda slot: slot.data is not None)
     rest = [s for s in program.slots if s.role == "temporary" and s.number in used - constant]
     temporaries = _pack(rest, steps)
-    result = Plan(program, tuple(prepare), tuple(steps), constants, temporaries)
+    result = Plan(program, tuple(prepare), tuple(steps), constants, temporaries,
+                  _in_sequence(passing))  # fmt: skip
     _check_capacity(result)
     return result
 
@@ -138,7 +151,7 @@ def _extent(placed: Iterable[Placed]) -> int:
 
 
 def _check_capacity(plan: Plan) -> None:
-    need = plan.constant_bytes + plan.arena_bytes
+    need = plan.constant_bytes + max(plan.arena_bytes, plan.passing_bytes)
     have = _memory()
     if need > have:
         largest = max(plan.program.slots, key=slot_bytes)

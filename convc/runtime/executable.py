@@ -102,7 +102,10 @@ class Executable:
         if self.plan.prepare:
             code = self._compile(self.plan.prepare, target)
             context = _Context(self.plan, self._constants, code.scratch * threads)
+            room = _aligned(self.plan.passing_bytes)
+            kept = context.pass_on(self.plan.passing, room)
             pool().run(code.program, code.arguments, context.address, context.sync, threads)
+            del kept
 
     def _compile(self, steps: Sequence[Step], target: Target) -> _Code:
         code = _Code(steps, target)
@@ -162,6 +165,15 @@ class _Context:
         self.table[0] = self._scratch.ctypes.data
         self._place(plan.constants, constants)
         self._place(plan.temporaries, self._arena)
+
+    def pass_on(self, slots: Mapping[int, Placed], room: Bytes) -> list[npt.NDArray[Any]]:
+        """Give slots places: data where they are (the arrays returned), others in ``room``."""
+        given = {n: np.ascontiguousarray(p.slot.data) for n, p in slots.items()
+                 if p.slot.data is not None}  # fmt: skip
+        self._place({n: p for n, p in slots.items() if n not in given}, room)
+        for slot, array in given.items():
+            self.table[slot + 1] = array.ctypes.data
+        return list(given.values())
 
     def _place(self, slots: Mapping[int, Placed], memory: Bytes) -> None:
         base: int = memory.ctypes.data

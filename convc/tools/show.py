@@ -250,6 +250,7 @@ def _totals(made: Stages) -> str:
     peak = plan.constant_bytes + plan.arena_bytes + scratch
     figures = {
         "constants": plan.constant_bytes,
+        "more while they are packed": plan.passing_bytes,
         "arena": plan.arena_bytes,
         "most alive at one step": plan.live_bytes,
         "scratch of each thread": scratch,

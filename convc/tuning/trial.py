@@ -79,7 +79,9 @@ def alone(plan: Plan, inputs: Mapping[str, Array]) -> Plan:
     temporaries = {n: placed for n, placed in plan.temporaries.items() if n not in ready}
     steps = tuple(step for step in plan.steps if step.algorithm not in BETWEEN)
     prepare = (*plan.prepare, *early)
-    return Plan(replace(program, inputs={}), prepare, steps, constants, temporaries)
+    return Plan(
+        replace(program, inputs={}), prepare, steps, constants, temporaries, plan.passing
+    )
 
 
 def workspace_bytes(plan: Plan) -> int:

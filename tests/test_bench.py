@@ -7,8 +7,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import convc
 import ir
-from convc.tools import bench_layers, layers, peers, timing
+from convc import zoo
+from convc.tools import bench_layers, comparison, layers, peers, timing
 from convc.tools.layers import DIRECTIONS, LAYERS, Layer
 from convc.tools.ops_cases import FAMILIES
 from tests.cli.commands import refused, status
@@ -191,7 +193,7 @@ def test_not_a_number_is_wrong():
 def test_ratios_are_those_of_the_fastest_peer():
     times = {"convc": timing.Timing(1.0, 2.0), "a": timing.Timing(4.0, 5.0),
              "b": timing.Timing(3.0, 6.0)}  # fmt: skip
-    result = bench_layers.Result("x", "c", 1, 100, 50, times=times, peak=100.0)
+    result = comparison.Comparison(flops=100, times=times, peak=100.0)
     assert (result.best, result.ratio, result.least_ratio) == ("a", 2.5, 3.0)
     assert (result.rate, result.share) == (50.0, 0.5)
     assert replace(result, times={"a": times["a"]}).ratio is None
@@ -207,7 +209,7 @@ def test_roofline(tmp_path, capsys):
 # ---------------------------------------------------------------- the named cases
 
 
-@pytest.mark.parametrize("case", ["conv", "overhead", "lenet"])
+@pytest.mark.parametrize("case", ["conv", "overhead"])
 def test_cases(case, capsys):
     assert status("bench", case, "--rounds", 1, "--json") == 0
     rows = json.loads(capsys.readouterr().out)
@@ -215,17 +217,43 @@ def test_cases(case, capsys):
     assert all(0 < row["least_us"] <= row["median_us"] for row in rows)
 
 
-@pytest.mark.parametrize("peer", peers.PEERS)
-def test_lenet_beside_a_peer(peer, capsys):
-    for package in peers.PACKAGES[peer]:
-        pytest.importorskip(package)
-    assert status("bench", "lenet", "--vs", peer, "--rounds", 1, "--json") == 0
-    rows = json.loads(capsys.readouterr().out)
-    assert [row["contender"] for row in rows] == ["convc", peer]
+# ---------------------------------------------------------------- networks
+
+
+def test_a_network_beside_a_peer(capsys):
+    pytest.importorskip("torch")
+    argv = ("bench", "lenet", "autoencoder", "--vs", "torch", "--batch", 2, "--rounds", 1)
+    assert status(*argv, "--json") == 0
+    said = json.loads(capsys.readouterr().out)
+    assert [result["network"] for result in said["results"]] == ["lenet", "autoencoder"]
+    first = said["results"][0]
+    assert first["inputs"] == {"x": "f32[2, 1, 28, 28]"}
+    assert list(first["times"]) == list(first["load_seconds"]) == ["convc", "torch"]
+    assert first["ratio"] == first["times"]["torch"]["median"] / first["times"]["convc"]["median"]
+    product = np.prod([result["ratio"] for result in said["results"]])
+    assert said["geometric_mean"]["medians"] == pytest.approx(product**0.5)
+
+
+def test_networks_of_any_size_and_in_files(tmp_path, capsys):
+    zoo.build("lenet", "N").save(tmp_path / "mine.ir")
+    argv = ("bench", tmp_path / "mine.ir", "classifier_convolutional", "--sizes", "H=32,W=40")
+    assert status(*argv, "--rounds", 1) == 0
+    said = capsys.readouterr().out
+    assert "classifier_convolutional" in said
+    assert "mine.ir" in said
+    assert "no network has" in refused(capsys, *argv[:2], "--sizes", "M=3")
+
+
+def test_a_network_with_a_wrong_result(monkeypatch, capsys):
+    monkeypatch.setattr(convc, "compile", lambda graph, threads, target: np.zeros_like)
+    assert status("bench", "autoencoder", "--rounds", 1) == 1
+    said = capsys.readouterr().out
+    assert "wrong" in said
+    assert "autoencoder: convc: differs from float64" in said
 
 
 def test_arguments_that_make_no_sense(capsys):
-    assert "no case 'lanet'" in refused(capsys, "bench", "lanet")
+    assert "'lanet'; did you mean 'lenet'" in refused(capsys, "bench", "lanet")
     assert "one by one" in refused(capsys, "bench", "conv", "--layers")
     assert ".json" in refused(capsys, "bench", "--json", "conv")
 

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import argparse
+import textwrap
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
+from convc import zoo
 from convc.backend.target import target_named
 from convc.errors import Error
-from convc.tools import bench_layers, bench_ops, bench_plot, peers
-from convc.tools.arguments import Subparsers, add_target, new_parser, positive
+from convc.tools import bench_layers, bench_networks, bench_ops, bench_plot, peers
+from convc.tools.arguments import Subparsers, add_sizes, add_target, new_parser, positive
 from convc.tools.bench_cases import CASES, HEADER, cells
+from convc.tools.comparison import How
 from convc.tools.layers import DIRECTIONS
 from convc.tools.table import json_text, table
+from ir.errors import did_you_mean
 
 DESCRIPTION = """\
 Contenders run in turn, in rounds, and their outputs are compared first. Times are medians and
@@ -22,15 +27,18 @@ cases:
   conv      the direct 3x3 convolution, 64 to 64 channels, 56x56, one thread: GFLOP/s
             and the share of the FMA peak, both measured here
   overhead  a call of a trivial graph, beside an empty call through ctypes
-  lenet     LeNet on one 28x28 image, batch 1, beside the peers named by --vs
+
+networks, beside the peers named by --vs, on the same weights: files, or of the zoo
+{networks}.
 
 --layers measures single convolutions instead: from numpy arrays to a numpy array in the layout
 of the caller, so conversions between layouts are part of the time. GFLOP/s count the flops of
 the direct sum, whatever the algorithm. --ops measures a medium-sized case of each kind of op
-beside PyTorch, forward and with the gradients of all operands. Exit status 1 when a layer or an
-op has no correct result."""
+beside PyTorch, forward and with the gradients of all operands. Exit status 1 when convc has no
+correct result for something."""
 EXAMPLE = """\
-  convc bench lenet --vs onnxruntime
+  convc bench lenet resnet50 --vs onnxruntime openvino torch
+  convc bench unet --batch 2 --threads 2 --vs torch
   convc bench --layers --vs onnxruntime torch --plot roofline.png
   convc bench --layers '3x3-*' --directions g h --batch 8 --vs torch"""
 
@@ -39,17 +47,20 @@ def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the command line."""
     parser = new_parser(
         subparsers, "bench", "measure kernels and calls on this machine, beside the peers",
-        DESCRIPTION, EXAMPLE,
+        DESCRIPTION.format(networks=_wrapped(zoo.NAMES)), EXAMPLE,
     )  # fmt: skip
-    parser.add_argument("cases", nargs="*", metavar="CASE",
-                        help=f"any of {', '.join(CASES)} (default: all)")  # fmt: skip
+    parser.add_argument("names", nargs="*", metavar="NAME",
+                        help="cases, or networks (default: all cases)")  # fmt: skip
     parser.add_argument("--vs", nargs="+", default=[], choices=peers.PEERS, metavar="PEER",
-                        help=f"peers: {', '.join(peers.PEERS)}; those that cannot do a layer "
+                        help=f"peers: {', '.join(peers.PEERS)}; those that cannot do one "
                         "are left out of it")  # fmt: skip
     parser.add_argument("--threads", metavar="N", type=positive, default=1,
                         help="threads of every contender (default: 1)")  # fmt: skip
     parser.add_argument("--rounds", metavar="N", type=positive, default=10,
                         help="how often each contender has its turn (default: 10)")  # fmt: skip
+    parser.add_argument("--batch", metavar="N", type=positive,
+                        help="of networks (default: 1); replaces every layer's own")  # fmt: skip
+    add_sizes(parser, bench_networks.SIZE)
     add_target(parser)
     parser.add_argument("--json", metavar="FILE", nargs="?", const="-", type=_json_file,
                         help="print JSON instead of text, or write it to a .json file "
@@ -68,8 +79,6 @@ def _add_layer_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=["c"],
                        metavar="D", help="c forward, weights known; g gradient in the weights; "
                        "h gradient in the input (default: c)")  # fmt: skip
-    group.add_argument("--batch", metavar="N", type=positive,
-                       help="replaces every layer's own")  # fmt: skip
     group.add_argument("--algorithm", metavar="NAME",
                        help="convc's, for every layer (default: its own choice)")  # fmt: skip
     group.add_argument("--plot", metavar="FILE", help="draw a roofline (needs matplotlib)")
@@ -78,30 +87,50 @@ def _add_layer_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure what is asked for and print a table, or JSON."""
     peers.require(args.vs)
-    asked = [args.layers is not None, args.ops is not None, bool(args.cases)]
+    asked = [args.layers is not None, args.ops is not None, bool(args.names)]
     if sum(asked) > 1:
-        raise Error("--layers, --ops and cases are measured one by one; give one of them")
+        raise Error("--layers, --ops and names are measured one by one; give one of them")
     if args.layers is not None:
         return _layers(args)
     if args.ops is not None:
         return _ops(args)
-    unknown = [case for case in args.cases if case not in CASES]
-    if unknown:
-        raise Error(f"no case {unknown[0]!r}; one of {', '.join(CASES)}")
+    networks = [name for name in args.names if name not in CASES]
+    if networks and len(networks) < len(args.names):
+        raise Error("cases and networks are measured one by one; give one of them")
+    if networks:
+        return _networks(args)
     target = target_named(args.target)
-    rows = [row for case in args.cases or CASES for row in CASES[case](target, args)]
+    rows = [row for case in args.names or CASES for row in CASES[case](target, args)]
     _print(args, [asdict(row) for row in rows], table(HEADER, [cells(row) for row in rows]))
     return 0
 
 
-def _layers(args: argparse.Namespace) -> int:
-    how = bench_layers.How(
+def _networks(args: argparse.Namespace) -> int:
+    unknown = [name for name in args.names if name not in zoo.NAMES and not _is_model(name)]
+    if unknown:
+        known = (*CASES, *zoo.NAMES)
+        hint = did_you_mean(unknown[0], known) or f"; there are {', '.join(known)}"
+        raise Error(f"no case, network or file {unknown[0]!r}{hint}")
+    report = bench_networks.measured(args.names, args.sizes, _how(args))
+    _print(args, report.plain(), report.text())
+    return 1 if report.failed else 0
+
+
+def _is_model(name: str) -> bool:
+    return ":" in name or Path(name).exists()
+
+
+def _how(args: argparse.Namespace) -> How:
+    return How(
         target=target_named(args.target), threads=args.threads, rounds=args.rounds,
         vs=tuple(args.vs), batch=args.batch, algorithm=args.algorithm,
     )  # fmt: skip
+
+
+def _layers(args: argparse.Namespace) -> int:
     if args.plot:
         bench_plot.require()  # before measuring for minutes
-    report = bench_layers.measured(args.layers, args.directions, how)
+    report = bench_layers.measured(args.layers, args.directions, _how(args))
     if args.plot:
         bench_plot.roofline(report, Path(args.plot))
     _print(args, report.plain(), report.text())
@@ -122,6 +151,10 @@ def _print(args: argparse.Namespace, plain: object, text: str) -> None:
             return
         Path(args.json).write_text(json_text(plain) + "\n", encoding="utf-8")
     print(text)
+
+
+def _wrapped(names: Sequence[str]) -> str:
+    return textwrap.fill(", ".join(names), 96, initial_indent="  ", subsequent_indent="  ")
 
 
 def _json_file(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The named cases of ``convc bench``: a kernel, a call, a small network."""
+"""The named cases of ``convc bench``: a kernel and a call."""
 
 from __future__ import annotations
 
@@ -14,11 +14,10 @@ from convc.backend import jit
 from convc.backend.target import Target
 from convc.errors import Error
 from convc.model import compile
-from convc.tools import peers
-from convc.tools.timing import Call, Timing, measure, pause_for, peak_call, step_times
-from convc.train.lenet import lenet
+from convc.tools.comparison import difference
+from convc.tools.timing import Timing, measure, peak_call, step_times
 
-HEADER = ("case", "contender", "median us", "min us", "GFLOP/s", "of peak", "ratio")
+HEADER = ("case", "contender", "median us", "min us", "GFLOP/s", "of peak")
 
 
 @dataclass(frozen=True)
@@ -31,8 +30,6 @@ class Row:
     least_us: float
     gflops: float | None = None
     share_of_peak: float | None = None
-    ratio: float | None = None
-    """The contender's median over convc's."""
 
 
 def cells(row: Row) -> tuple[str, ...]:
@@ -48,15 +45,7 @@ def cells(row: Row) -> tuple[str, ...]:
         f"{row.least_us:.2f}",
         optional(row.gflops, "{:.1f}".format),
         optional(row.share_of_peak, "{:.0%}".format),
-        optional(row.ratio, "{:.2f}".format),
     )
-
-
-def difference(result: object, reference: object) -> float:
-    """The largest difference, relative to the largest magnitude of the reference."""
-    got, want = np.asarray(result), np.asarray(reference)
-    largest = float(np.abs(want).max(initial=0.0))
-    return float(np.abs(got - want).max(initial=0.0)) / (largest or 1.0)
 
 
 def _row(
@@ -65,13 +54,11 @@ def _row(
     timing: Timing,
     flops: float | None = None,
     peak: float | None = None,
-    ours: Timing | None = None,
 ) -> Row:
     rate = flops / timing.median / 1e9 if flops else None
     return Row(
         case, name, timing.median * 1e6, timing.least * 1e6, rate,
         rate / peak if rate and peak else None,
-        timing.median / ours.median if ours else None,
     )  # fmt: skip
 
 
@@ -118,24 +105,6 @@ def _overhead(target: Target, args: argparse.Namespace) -> list[Row]:
     ]
 
 
-def _lenet(target: Target, args: argparse.Namespace) -> list[Row]:
-    graph = lenet((1, 28, 28), (20, 50), 500, 10, kernel=5, pad="valid").bind({"N": 1})
-    x = np.random.default_rng(0).standard_normal((1, 1, 28, 28), np.float32)
-    model = compile(graph, threads=args.threads, target=target.name)
-    calls: dict[str, Call] = {"convc": lambda: model(x)}
-    for peer in args.vs:
-        call = peers.contender(peer, graph, {"x": x}, args.threads)
-        assert call is not None, f"{peer} can run this network"
-        calls[peer] = call
-    reference = ir.interpret(graph, {"x": x}, dtype="float64")["scores"]
-    for name, call in calls.items():
-        _compare(name, call(), reference)
-    timings = measure(calls, args.rounds, pause=pause_for(args.threads))
-    flops = graph.cost().flops
-    ours = timings["convc"]
-    return [_row("lenet", name, timing, flops, None, ours) for name, timing in timings.items()]
-
-
 def _compare(who: str, result: object, reference: object) -> None:
     """A fast wrong result is none: raise ``Error``."""
     error = difference(result, reference)
@@ -146,5 +115,4 @@ def _compare(who: str, result: object, reference: object) -> None:
 CASES: dict[str, Callable[[Target, argparse.Namespace], Sequence[Row]]] = {
     "conv": _conv,
     "overhead": _overhead,
-    "lenet": _lenet,
 }

@@ -15,7 +15,7 @@ import ir
 from convc.backend.target import Target
 from convc.errors import InputError
 from convc.model import compile
-from convc.tools.bench_cases import difference
+from convc.tools.comparison import difference
 from convc.tools.ops_cases import FAMILIES, OpCase
 from convc.tools.peers import needed
 from convc.tools.progress import Progress
@@ -129,9 +129,7 @@ def _graph(case: OpCase) -> ir.Graph:
     return b.build()
 
 
-def _array(
-    type: ir.TensorType, case: OpCase, rng: np.random.Generator
-) -> npt.NDArray[Any]:
+def _array(type: ir.TensorType, case: OpCase, rng: np.random.Generator) -> npt.NDArray[Any]:
     shape = type.static_shape
     if not type.dtype.is_float:
         return rng.integers(0, case.high, shape, dtype=np.int64)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from convc.errors import MissingExtraError
-from convc.tools.bench_layers import OURS, Report, Result
+from convc.tools.bench_layers import Report, Result
+from convc.tools.comparison import OURS
 
 OURS_COLOUR, PEER_COLOUR, ROOF_COLOUR = "#0b6fb8", "#d1702a", "#666666"
 KINDS = {"c": "o", "g": "s", "h": "^"}  # marker by direction

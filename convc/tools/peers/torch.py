@@ -40,7 +40,7 @@ class Place:
 def contender(graph: ir.Graph, inputs: Inputs, threads: int, channels_last: bool) -> Call:
     """A call that computes the only output; ``UntranslatableError`` where PyTorch cannot."""
     torch = needed("torch")
-    if channels_last and any(type.rank in (3, 5) for type in graph.types.values()):
+    if channels_last and any(type.rank in (3, 5) for type in graph.inputs.values()):
         raise UntranslatableError("PyTorch: channels last for images only")
     torch.set_num_threads(threads)
     place = Place(torch, graph, torch.channels_last if channels_last else torch.contiguous_format)

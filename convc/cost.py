@@ -21,3 +21,11 @@ def slowness(target: Target) -> float:
 def stream_bytes(size: float) -> float:
     """Bytes a second of reading a buffer of that size again and again, on one core."""
     return 120e9 if size < L2 // 2 else 60e9 if size < L3 else 30e9
+
+
+def cold_seconds(size: float, resident: float) -> float:
+    """What reading weights takes longer than again and again, where others have been read since.
+
+    ``resident``: the bytes of all weights of the network; they stay in the caches or they do not.
+    """
+    return size / stream_bytes(max(size, resident)) - size / stream_bytes(size)

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 class Site:
     """A node in place: its op (a fused one taken apart), operand and result types, the target.
 
-    ``constants`` holds the data of operands that are weights, None for the others.
+    ``constants`` holds the data of operands that are weights, None for the others; ``resident``
+    is the size in bytes of all weights of the graph.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Site:
     outputs: tuple[ir.TensorType, ...]
     target: Target
     constants: tuple[Array | None, ...] = field(default=(), compare=False, repr=False)
+    resident: int = field(default=0, compare=False, repr=False)
 
     @staticmethod
     def of(graph: ir.Graph, node: ir.Node, target: Target) -> Site:
@@ -39,7 +41,8 @@ class Site:
             root, epilogue = node.op.root, node.op.epilogue
         constants = tuple(graph.weights.get(name) for name in node.inputs)
         types = tuple(tuple(graph.types[n] for n in names) for names in (node.inputs, node.outputs))
-        return Site(node.name, root, epilogue, types[0], types[1], target, constants)
+        resident = sum(array.nbytes for array in graph.weights.values())
+        return Site(node.name, root, epilogue, types[0], types[1], target, constants, resident)
 
     @property
     def dtype(self) -> Scalar:

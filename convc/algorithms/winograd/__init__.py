@@ -19,7 +19,7 @@ from convc.algorithms.epilogue import Epilogue
 from convc.algorithms.winograd import gradient
 from convc.algorithms.winograd.product import multiply_blocks, weights_kernel
 from convc.algorithms.winograd.tiling import Axis, Tiling
-from convc.cost import CLOCK, UNITS, slowness, stream_bytes
+from convc.cost import CLOCK, UNITS, cold_seconds, slowness, stream_bytes
 from convc.layout import Pads, covering, zero_halo
 from ir.loops import KernelBuilder
 from ir.ops import Conv, ConvWeightGrad
@@ -164,4 +164,6 @@ def predicted_seconds(tiling: Tiling, site: Site) -> float:
     cycles = vectors * inner * tiling.out_blocks / UNITS / EFFICIENCY
     cycles += vectors * (blocks + tiling.out_blocks) * TRANSFORM * len(tiling.points)
     fetch = tiling.fetch_seconds(tiling.block(itemsize), itemsize)
-    return batch * max(cycles * slowness(site.target) / CLOCK, fetch * tiling.interleaved)
+    steady = batch * max(cycles * slowness(site.target) / CLOCK, fetch * tiling.interleaved)
+    larger = prod(tiling.weight_shape) - prod(tiling.shape.weights)
+    return steady + cold_seconds(max(larger, 0) * itemsize, site.resident)

@@ -128,6 +128,13 @@ def test_large_arrays_are_moved_by_many_tasks() -> None:
         np.testing.assert_array_equal(compiled(method, x, threads=3), want)
 
 
+def test_more_arrays_are_joined_than_one_kernel_takes() -> None:
+    rng = np.random.default_rng(4)
+    parts = [rng.standard_normal((2, 16, 3, n + 1)).astype(np.float32) for n in range(41)]
+    joined = compiled(lambda b, *parts: b.concat(parts, 3), *parts)
+    np.testing.assert_array_equal(joined, np.concatenate(parts, 3))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_batches_of_products_are_those_of_torch(dtype: str) -> None:
     torch = pytest.importorskip("torch")

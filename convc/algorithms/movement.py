@@ -18,6 +18,9 @@ if TYPE_CHECKING:
     from convc.program import Stored
 
 
+AT_ONCE = 16  # operands that one kernel puts together: the runtime passes it so many buffers
+
+
 class PlainData:
     """Common to algorithms on plain data whose time is that of moving it."""
 
@@ -77,24 +80,46 @@ class Move(PlainData):
         block = self.block(site, given) if blocked else None
         operands = [into.read(operand, block) for operand in range(len(site.inputs))]
         result = into.write(block)
+        if isinstance(site.op, Concat):
+            _concat(site, into, site.op.axis, operands, result, blocked)
+            return
+        (x,), source, target = operands, _box(operands[0], blocked), _box(result, blocked)
         k = KernelBuilder(site.op.name)
-        xs = [k.read("x", site.dtype, (_size(x),)) for x in operands]
+        data = k.read("x", site.dtype, (_size(x),))
         y = k.write("y", site.dtype, (_size(result),))
         for around in halo_of(result):
             fill(k, y, around, 0, site.lanes)
-        sources = [_box(x, blocked) for x in operands]
-        target = _box(result, blocked)
-        if isinstance(site.op, Concat):
-            axis, place = site.op.axis, [0] * len(target.extents)
-            for x, source in zip(xs, sources, strict=True):
-                part = target.cut(place, source.extents, (1,) * len(place))
-                copy(k, y, part, x, source, site.lanes)
-                place[axis] += source.extents[axis]
-        elif isinstance(site.op, Pad):
-            _pad(k, site, y, target, xs[0], sources[0], block)
+        if isinstance(site.op, Pad):
+            _pad(k, site, y, target, data, source, block)
         else:
-            copy(k, y, target, xs[0], _source(site.op, sources[0], target, block), site.lanes)
-        into.run(k.build(), *operands, result)
+            copy(k, y, target, data, _source(site.op, source, target, block), site.lanes)
+        into.run(k.build(), x, result)
+
+
+def _concat(
+    site: Site,
+    into: Lowering,
+    axis: int,
+    operands: Sequence[Stored],
+    result: Stored,
+    blocked: bool,
+) -> None:
+    """Copy some operands a kernel; the first kernel clears the halo as well."""
+    target = _box(result, blocked)
+    place = [0] * len(target.extents)
+    for first in range(0, len(operands), AT_ONCE):
+        some = operands[first : first + AT_ONCE]
+        k = KernelBuilder(site.op.name)
+        xs = [k.read("x", site.dtype, (_size(x),)) for x in some]
+        y = k.write("y", site.dtype, (_size(result),))
+        for around in halo_of(result) if first == 0 else ():
+            fill(k, y, around, 0, site.lanes)
+        for data, x in zip(xs, some, strict=True):
+            source = _box(x, blocked)
+            part = target.cut(place, source.extents, (1,) * len(place))
+            copy(k, y, part, data, source, site.lanes)
+            place[axis] += source.extents[axis]
+        into.run(k.build(), *some, result)
 
 
 def _size(stored: Stored) -> int:

@@ -14,6 +14,7 @@ from ir.errors import AttributeValueError, ShapeError
 from ir.op import Example, Values, require_floats, require_integer
 from ir.ops.composite import Composite
 from ir.ops.conv import Conv, ConvGeometry, at_tap
+from ir.ops.index import Take
 from ir.ops.local import LocalConv, check_own_kernels
 from ir.ops.movement import Concat, Slice
 from ir.ops.shape import Expand, Reshape, Transpose
@@ -88,8 +89,8 @@ class Connected(ConvGeometry, Composite):
         padded = pad_spatial(x, self.pads)
         kernels = iter(w)
         for i, row in enumerate(self.connections):
-            for channel, kernel in zip(row, kernels, strict=False):
-                y[:, i] += self.one(padded[:, [channel]], kernel, y.shape[2:])
+            for channel in row:
+                y[:, i] += self.one(padded[:, [channel]], next(kernels), y.shape[2:])
         return (y,)
 
     @abstractmethod
@@ -224,13 +225,11 @@ def buckets(connections: Connections) -> Iterator[list[list[int]]]:
 
 
 def taken(b: Builder, x: Value, axis: int, order: Sequence[int]) -> Value:
-    """The entries of an axis of x in this order, entries that follow each other as one piece."""
-    starts = [0, *(i for i in range(1, len(order)) if order[i] != order[i - 1] + 1), len(order)]
-    parts = [_run(b, x, axis, order[start], stop - start) for start, stop in pairwise(starts)]
-    return parts[0] if len(parts) == 1 else b.apply(Concat(axis, len(parts)), *parts)
-
-
-def _run(b: Builder, x: Value, axis: int, start: int, size: int) -> Value:
+    """The entries of an axis of x in this order; nothing is moved where they are as they were."""
+    start, size = order[0], len(order)
+    if list(order) != list(range(start, start + size)):
+        index = b.weight(b.fresh("order"), np.array(order, np.int64))
+        return b.apply(Take(axis), x, index)
     if size == x.shape[axis]:
         return x
     starts = tuple(start if a == axis else 0 for a in range(x.type.rank))

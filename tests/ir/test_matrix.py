@@ -38,6 +38,12 @@ def test_two_axes_make_blocks_of_blocks():
     assert np.count_nonzero(with_zeros) < np.count_nonzero(around) == 36
 
 
+def test_each_number_is_used_once_for_every_output_that_it_reaches():
+    used = [np.count_nonzero(convolution_matrix(np.eye(3)[[tap]][None], (5,), pad="same"))
+            for tap in range(3)]  # fmt: skip
+    assert used == [4, 5, 4]
+
+
 def test_groups_are_blocks_on_the_diagonal():
     w = np.random.default_rng(0).standard_normal((4, 2, 3))
     matrix = convolution_matrix(w, (5,), groups=2)

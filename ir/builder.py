@@ -11,6 +11,7 @@ from ir.build.movement import MovementMethods
 from ir.build.norm import NormMethods
 from ir.build.pool import PoolMethods
 from ir.build.reduce import ReduceMethods
+from ir.build.resize import ResizeMethods
 
 __all__ = ["Builder", "Value"]
 
@@ -18,6 +19,7 @@ __all__ = ["Builder", "Value"]
 class Builder(
     CellMethods,
     PoolMethods,
+    ResizeMethods,
     NormMethods,
     DenseMethods,
     ElementwiseMethods,

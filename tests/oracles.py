@@ -32,14 +32,16 @@ def torch_or_skip() -> ModuleType:
     return torch
 
 
-def onnx_runtime(kind: str, attributes: dict[str, Any], *operands: Array) -> Array:
-    """What ONNX Runtime makes of one node."""
+def onnx_runtime(kind: str, attributes: dict[str, Any], *operands: Array | None) -> Array:
+    """What ONNX Runtime makes of one node; an operand that is None is left out."""
     onnx: Any = pytest.importorskip("onnx")
     runtime: Any = pytest.importorskip("onnxruntime")
-    make, names = onnx.helper, [f"in{i}" for i in range(len(operands))]
+    make = onnx.helper
+    given = {f"in{i}": array for i, array in enumerate(operands) if array is not None}
+    names = [f"in{i}" if array is not None else "" for i, array in enumerate(operands)]
     values = [
-        make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, array.shape)
-        for name, array in zip(names, operands, strict=True)
+        make.make_tensor_value_info(name, make.np_dtype_to_tensor_dtype(array.dtype), array.shape)
+        for name, array in given.items()
     ]
     result = make.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
     node = make.make_node(kind, names, ["y"], **attributes)
@@ -48,7 +50,7 @@ def onnx_runtime(kind: str, attributes: dict[str, Any], *operands: Array) -> Arr
     session = runtime.InferenceSession(
         model.SerializeToString(), options(runtime), providers=["CPUExecutionProvider"]
     )
-    return session.run(None, dict(zip(names, operands, strict=True)))[0]
+    return session.run(None, given)[0]
 
 
 def options(runtime: Any) -> Any:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import reduce
+from math import prod
 
 import numpy as np
 
 from ir.build.core import Core, PerAxis, Value, items
+from ir.dims import Dim, product
 from ir.errors import AttributeValueError
-from ir.ops import circular, pointwise, pool, pool_variants, shape
+from ir.ops import adaptive, circular, dense, index, pointwise, pool, pool_variants, shape
 from ir.ops.window import Pad, named_pads, per_axis
+from ir.types import Array, TensorType
 
 Taps = Sequence[float]
 
@@ -178,6 +181,115 @@ class PoolMethods(Core):
         """
         return self.apply(pool_variants.ChannelPool(kind, size), x, name=name)
 
+    def adaptive_pool(
+        self,
+        x: Value,
+        size: PerAxis,
+        kind: str = "max",
+        mode: str = "partition",
+        window: PerAxis | None = None,
+        name: str | None = None,
+    ) -> Value:
+        """x [N, C, *S] → [N, C, *size]: the maximum or "average" of `size` bins, whatever S is.
+
+        `mode`: "partition" cuts an axis into bins, "cover" lets them overlap by a cell so that they
+        are alike (PyTorch's adaptive pools), "offset" spreads windows of `window` over it.
+        """
+        axes = len(self._spatial("adaptive_pool", "x", x, "[N, C, *S]"))
+        windows = () if window is None else per_axis(window, axes, "window")
+        op = adaptive.AdaptivePool(kind, per_axis(size, axes, "size"), mode, windows)
+        return self.apply(op, x, name=name)
+
+    def global_average_pool(self, x: Value, name: str | None = None) -> Value:
+        """The mean of each channel: [N, C, *S] → [N, C, 1, …]."""
+        return self.adaptive_pool(x, 1, "average", name=name)
+
+    def global_max_pool(self, x: Value, name: str | None = None) -> Value:
+        """The maximum of each channel: [N, C, *S] → [N, C, 1, …]."""
+        return self.adaptive_pool(x, 1, "max", name=name)
+
+    def max_pool_indices(
+        self,
+        x: Value,
+        window: PerAxis,
+        stride: PerAxis | None = None,
+        pad: Pad = 0,
+        edge: str = "drop",
+        dilation: PerAxis = 1,
+        name: str | None = None,
+    ) -> Value:
+        """Where in its plane each maximum is, counted row by row: i64 [N, C, *out]."""
+        windows = self._windows("max_pool_indices", x, window, stride, pad, dilation, edge)
+        return self.apply(index.MaxPoolIndices(*windows), x, name=name)
+
+    def max_unpool(
+        self, x: Value, indices: Value, size: Sequence[Dim], name: str | None = None
+    ) -> Value:
+        """x [N, C, *S] put where `indices`, counted row by row, say in [N, C, *size]; 0 elsewhere.
+
+        What is put in one place adds up.
+        """
+        self._spatial("max_unpool", "x", x, "[N, C, *S]")
+        extents = items("max_unpool: size", size)
+        row = (*x.shape[:2], product(x.shape[2:]))
+        lists = [self.apply(shape.Reshape(row), self._own(value)) for value in (x, indices)]
+        placed = self.apply(index.TakeAlongGrad(2, product(extents)), *lists)
+        return self.apply(shape.Reshape((*x.shape[:2], *extents)), placed, name=name)
+
+    def region_pool(
+        self, x: Value, regions: Sequence[Sequence[int]], kind: str = "max", name: str | None = None
+    ) -> Value:
+        """The maximum or "average" of each region of x [N, C, *S] → [N, C, number of regions].
+
+        A region lists its cells, counted row by row; none is empty.
+        """
+        extents = self._spatial("region_pool", "x", x, "[N, C, *S]")
+        lists = [list(region) for region in items("region_pool: regions", regions)]
+        if not lists or not all(lists) or kind not in ("max", "average"):
+            reason = "needs regions, none of them empty, and a kind, max or average"
+            raise AttributeValueError(f"region_pool {reason}; not {kind!r} of {lists}")
+        if kind == "max":
+            width = max(map(len, lists))
+            cells = [region + region[-1:] * (width - len(region)) for region in lists]
+            places = self.weight(self.fresh("cells"), np.array(cells, np.int64))
+            return self.region_max(x, places, name=name)
+        cells_of = TensorType(x.dtype, extents).static_shape
+        shares = np.zeros((len(lists), prod(cells_of)))
+        for row, region in zip(shares, lists, strict=True):
+            np.add.at(row, region, 1 / len(region))
+        return self.region_sum(x, self._weights_like(x, shares), name=name)
+
+    def region_max(self, x: Value, cells: Value, name: str | None = None) -> Value:
+        """The maximum of each region of x [N, C, *S] → [N, C, Q].
+
+        cells: i64 [Q, W], or [N, Q, W] where every image has regions of its own: W cells of each,
+        counted row by row, where one may stand several times. The first maximum counts.
+        """
+        self._spatial("region_max", "x", x, "[N, C, *S]")
+        *batch, regions, width = self._own(cells).type.shape[-3:]
+        rows = self.apply(shape.Reshape((*x.shape[:2], product(x.shape[2:]))), x)
+        if batch:
+            column = self.apply(shape.Reshape((*batch, 1, regions * width)), cells)
+            places = self.apply(shape.Expand((*x.shape[:2], regions * width)), column)
+            side = self.apply(index.TakeAlong(2), rows, places)
+        else:
+            places = self.apply(shape.Reshape((regions * width,)), cells)
+            side = self.apply(index.Take(2), rows, places)
+        return self.max_pool(side, TensorType(x.dtype, (width,)).static_shape, name=name)
+
+    def region_sum(self, x: Value, shares: Value, name: str | None = None) -> Value:
+        """Weighted sums over the cells of x [N, C, *S] → [N, C, Q], learned or given.
+
+        shares: [Q, cells], or [N, Q, cells] where every image has its own.
+        """
+        self._spatial("region_sum", "x", x, "[N, C, *S]")
+        rows = self.apply(shape.Reshape((*x.shape[:2], product(x.shape[2:]))), x)
+        if self._own(shares).type.rank == 2:
+            flat = self.apply(shape.Reshape((x.shape[0] * x.shape[1], rows.shape[2])), rows)
+            sums = self.apply(dense.Dense(False, True), flat, shares)
+            return self.apply(shape.Reshape((*x.shape[:2], shares.shape[0])), sums, name=name)
+        return self.apply(dense.MatMul(False, True), rows, shares, name=name)
+
     def _windows(
         self,
         what: str,
@@ -194,7 +306,5 @@ class PoolMethods(Core):
         dilations = per_axis(dilation, axes, "dilation")
         return sizes, strides, named_pads(pad, sizes, dilations), dilations, edge
 
-    def _weights_like(
-        self, x: Value, weights: np.ndarray[tuple[int, ...], np.dtype[np.float64]]
-    ) -> Value:
+    def _weights_like(self, x: Value, weights: Array) -> Value:
         return self.weight(self.fresh("weights"), weights.astype(x.dtype.numpy))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ir.op import Op
 from ir.ops.activations import Clip, Elu, Gelu, LeakyRelu, Silu, Softplus
+from ir.ops.adaptive import AdaptivePool
 from ir.ops.arithmetic import Div, Equal, Greater, GreaterEqual, Maximum, Minimum, Power, Where
 from ir.ops.cast import Cast, Uniform
 from ir.ops.circular import CircularPad
@@ -63,6 +64,7 @@ from ir.ops.pointwise import Add, Bias, Mul, Relu, ReluGrad, Scale, Shift, Sub
 from ir.ops.pool import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxPoolPick
 from ir.ops.pool_variants import ChannelPool, LpPool, WeightedPool
 from ir.ops.reduce import Mean, ReduceMax, ReduceMin, ReduceProd, ReduceProdGrad
+from ir.ops.resize import Resize
 from ir.ops.shape import Expand, Reshape, Sum, Transpose
 from ir.ops.tiled import TiledBias, TiledConv
 
@@ -84,6 +86,8 @@ OPS: tuple[type[Op], ...] = (
     LpPool,
     WeightedPool,
     ChannelPool,
+    AdaptivePool,
+    Resize,
     BatchNorm,
     BatchNormTraining,
     LayerNorm,

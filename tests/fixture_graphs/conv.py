@@ -121,5 +121,3 @@ RULES: dict[str, Rule] = {
     ),
     "dot": Rule({"a": window, "b": window}, example, lambda b, v, attrs: b.conv(v["a"], v["b"])),
 }
-
-NOT_YET: dict[str, str] = {}

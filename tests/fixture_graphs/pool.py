@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 import ir
-from ir.ops import CircularPad
-from tests.fixture_graphs.rules import Attrs, Rule, Values, example, geometry, plain
+from convc.regions import connected_parts
+from ir.ops import AveragePool, CircularPad, MaxPoolGrad, ReluGrad
+from tests.fixture_graphs.rules import Array, Attrs, Rule, Values, example, geometry, plain
 
 
 def emit_pool(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
@@ -32,6 +35,29 @@ def emit_blur_pool(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
     return b.blur_pool(v["x"], attrs["stride"], attrs["taps"], boundary)
 
 
+def emit_adaptive_pool(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
+    kind = {"max": "max", "avg": "average"}[attrs["kind"]]
+    return b.adaptive_pool(v["x"], attrs["out"], kind, attrs["mode"], attrs.get("window"))
+
+
+def places(array: Array, attrs: Attrs) -> Array:
+    """Positions, for one example."""
+    return example(array, attrs).astype(np.int64)
+
+
+def emit_relu_jacobian(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
+    """A row of gradients for each output."""
+    (count,) = v["x"].type.static_shape
+    return b.apply(ReluGrad(), b.expand(v["x"], (count, count)), b.weight("rows", np.eye(count)))
+
+
+def emit_max_jacobian(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
+    (count,) = v["x"].type.static_shape
+    window = MaxPoolGrad((count,), (1,), ((0, 0),), (1,), "drop")
+    one = b.weight("one", np.ones((1, 1, 1)))
+    return b.reshape(b.apply(window, b.reshape(v["x"], (1, 1, count)), one), (count,))
+
+
 def emit_pad(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
     pads = {axis: tuple(pair) for axis, pair in enumerate(attrs["pad"])}
     return b.pad(v["x"], pads, attrs.get("value", 0))
@@ -55,6 +81,31 @@ RULES: dict[str, Rule] = {
     "blur_pool": Rule(
         {"x": example}, example, emit_blur_pool, frozenset({"taps", "stride", "boundary"})
     ),
+    "adaptive_pool": Rule(
+        {"x": example}, example, emit_adaptive_pool, frozenset({"kind", "out", "mode", "window"})
+    ),
+    "region_pool": Rule(
+        {"x": example},
+        example,
+        lambda b, v, attrs: b.region_pool(v["x"], attrs["regions"], attrs["kind"]),
+        frozenset({"regions", "kind"}),
+    ),
+    "max_switch": Rule(
+        {"x": example},
+        example,
+        lambda b, v, attrs: b.cast(
+            b.max_pool_indices(v["x"], attrs["window"], attrs["stride"]), "f64"
+        ),
+        frozenset({"window", "stride"}),
+    ),
+    "max_unpool": Rule(
+        {"x": example, "switch": places},
+        example,
+        lambda b, v, attrs: b.max_unpool(v["x"], v["switch"], attrs["out_size"]),
+        frozenset({"out_size"}),
+    ),
+    "relu_jacobian": Rule({"x": plain}, plain, emit_relu_jacobian),
+    "onehot_max_jacobian": Rule({"x": plain}, plain, emit_max_jacobian),
     "expand": Rule(
         {"x": example},
         example,
@@ -105,23 +156,18 @@ RULES: dict[str, Rule] = {
     ),
 }
 
-NOT_YET = {
-    name: reason
-    for reason, names in {
-        "where the maximum stood, as an output": "n004.maxpool.switches n001.max_unpool",
-        "a Jacobian matrix as an output": "n004.relu_jacobian n004.maxpool_onehot",
-        "a size, count or cost: no tensors": """
-            n001.fig9.10.geometry n001.fig9.10.geometry_drop""",
-        "adaptive pooling": """
-            n001.adaptive_quadrants.4x4.partition.max n001.adaptive_quadrants.5x7.partition.max
-            n001.adaptive_quadrants.4x4.partition.avg n001.adaptive_quadrants.5x7.partition.avg
-            n001.adaptive_quadrants.4x4.cover.max n001.adaptive_quadrants.5x7.cover.max
-            n001.adaptive_quadrants.4x4.cover.avg n001.adaptive_quadrants.5x7.cover.avg
-            n001.adaptive_offset n001.adaptive_3x3 n001.global_average""",
-        "pooling over given regions": "n001.region_pool",
-        "reading results: connected regions of labels": "n001.segment_components",
-    }.items()
-    for name in names.split()
-}
 
-COMPUTED: dict[str, Callable[[Attrs, dict[str, Any]], dict[str, Any]]] = {}
+def pool_geometry(attrs: Attrs, inputs: dict[str, Any]) -> dict[str, Any]:
+    """How many windows there are, and how many real cells each has."""
+    window = AveragePool((attrs["k"],), (attrs["s"],), ((0, 0),), (1,), attrs["edge"], "real")
+    out = window.pooled(ir.TensorType.parse(f"f64[1, 1, {attrs['n']}]")).static_shape[2:]
+    widths = window.divisors((attrs["n"],), out, np.dtype(float))
+    return {"count": out[0], "widths": widths[0, 0]}
+
+
+COMPUTED: dict[str, Callable[[Attrs, dict[str, Any]], dict[str, Any]]] = {
+    "pool_geometry": pool_geometry,
+    "label_components": lambda attrs, inputs: {
+        "regions": connected_parts(np.array(inputs["labels"]))
+    },
+}

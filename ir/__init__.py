@@ -1,6 +1,8 @@
 """What a convolutional program means: typed graphs of ops on tensors, printed, parsed, checked,
 differentiated and interpreted in numpy."""
 
+from ir import filters
+from ir.analysis import ReceptiveField, parameters, receptive_fields
 from ir.autodiff import vjp
 from ir.builder import Builder, Value
 from ir.dims import Dim, Sym, bind, parse_dim, symbol, symbols
@@ -20,8 +22,10 @@ from ir.files import load, save
 from ir.graph import Graph, Node
 from ir.inputs import check_inputs
 from ir.interpreter import interpret, values
+from ir.matrix import convolution_matrix
 from ir.op import Cost, Example, Op
 from ir.ops import OP_BY_NAME, OPS
+from ir.ops.window import transposed_sizes
 from ir.rewrite import dead_code
 from ir.text import parse, to_text
 from ir.types import Array, DType, TensorType
@@ -45,6 +49,7 @@ __all__ = [
     "Node",
     "Op",
     "ParseError",
+    "ReceptiveField",
     "ShapeError",
     "Sym",
     "TensorType",
@@ -52,16 +57,21 @@ __all__ = [
     "WeightsError",
     "bind",
     "check_inputs",
+    "convolution_matrix",
     "dead_code",
     "expand",
+    "filters",
     "interpret",
     "load",
+    "parameters",
     "parse",
     "parse_dim",
+    "receptive_fields",
     "save",
     "symbol",
     "symbols",
     "to_text",
+    "transposed_sizes",
     "values",
     "vjp",
 ]

@@ -180,7 +180,7 @@ class ConvMethods(MovementMethods):
     ) -> Value:
         """The adjoint of `conv` in x: w [K, C/groups, *k], g [N, K, *out] → [N, C, *size].
 
-        Of the sizes that `ir.ops.window.transposed_sizes` lists for an axis, each is possible.
+        Of the sizes that `ir.transposed_sizes` lists for an axis, each is possible.
         """
         kernel = self._spatial("conv_transpose", "w", w, "[K, C/groups, *k]")
         attributes = *geometry(kernel, stride, pad, dilation), groups, items("size", size)

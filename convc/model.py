@@ -20,6 +20,7 @@ from convc.algorithms import Algorithm
 from convc.backend.target import Target, target_named
 from convc.compile_arguments import check_algorithms, check_graph, check_passes, check_threads
 from convc.errors import InputError
+from convc.indices import bounds, check_weights
 from convc.lowering import Lowering
 from convc.passes import PIPELINE, Pass, optimised
 from convc.plan import Plan, check_values, plan
@@ -28,7 +29,6 @@ from convc.select import select
 from convc.tuning import BUDGET
 from convc.tuning.database import measured
 from convc.tuning.records import Context, Row, Times, read_lines, times_of
-from ir.ops.loss import LabelLoss
 from ir.types import described
 
 Array = npt.NDArray[Any]
@@ -127,6 +127,7 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
     """Take a static graph through passes, selection, lowering and planning."""
     check_values(graph)
     improved = optimised(graph, options.passes)
+    check_weights(improved)
     forced = renamed(dict(options.algorithms), graph, improved)
     chosen = select(improved, options.target, options.accuracy, forced, options.times())
     program = Lowering(improved, chosen, options.target).program()
@@ -207,8 +208,8 @@ class Model:
         special = self._fixed
         if special is None or not special.accepts(arrays):
             arrays, special = self._checked(arrays)
-        for position, name, classes in special.labels:
-            _check_labels(f"input '{name}'", arrays[position], classes)
+        for position, what, bound in special.bounds:
+            bound.check(what, arrays[position])
         results = special.allocate() if outputs is None else special.given(outputs, arrays)
         special.executable.run(
             [array.__array_interface__["data"][0] for array in arrays],
@@ -237,7 +238,8 @@ class Model:
                 LOG.info("measuring algorithms for %s", graph.name)
                 tune(graph, self.options, self.options.tune)
             made = stages(graph, self.options)
-            special = _Special(graph, Executable(made.plan, made.target, self.options.threads))
+            executable = Executable(made.plan, made.target, self.options.threads)
+            special = _Special(graph, made.optimised, executable)
             self._special[key] = special
             if len(self._special) > self._limit:
                 old, _ = self._special.popitem(last=False)
@@ -252,13 +254,18 @@ class Model:
 class _Special:
     """The executable for one set of sizes, and the arrays it takes and gives."""
 
-    def __init__(self, graph: ir.Graph, executable: Executable) -> None:
+    def __init__(self, graph: ir.Graph, improved: ir.Graph, executable: Executable) -> None:
         self.executable = executable
         self.inputs = [(t.static_shape, t.dtype.numpy) for t in graph.inputs.values()]
         types = [graph.types[value] for value in graph.outputs.values()]
         self.outputs = [(t.static_shape, t.dtype.numpy) for t in types]
         self.names = tuple(graph.outputs)
-        self.labels = _label_bounds(graph)
+        known = bounds(improved)
+        self.bounds = [
+            (position, f"input '{name}'", known[name])
+            for position, name in enumerate(graph.inputs)
+            if name in known
+        ]
 
     def accepts(self, arrays: Sequence[Array]) -> bool:
         """Whether the arrays can be used as they are; if not, the slow path says why."""
@@ -298,25 +305,3 @@ class _Special:
                 raise InputError(f"output {name!r} overlaps an input or another output")
             results.append(array)
         return tuple(results)
-
-
-def _label_bounds(graph: ir.Graph) -> list[tuple[int, str, int]]:
-    """Inputs of a static graph that hold class labels: position, name, number of classes."""
-    names = list(graph.inputs)
-    bounds = set()
-    for node in graph.nodes:
-        if isinstance(node.op, LabelLoss):
-            labels, classes = node.inputs[1], graph.types[node.inputs[0]].static_shape[1]
-            while (moved := graph.producer(labels)) is not None:  # moved about, as no op computes
-                labels = moved.inputs[0]
-            if labels in graph.inputs:
-                bounds.add((names.index(labels), labels, classes))
-            else:
-                _check_labels(f"weight '{labels}'", graph.weights[labels], classes)
-    return sorted(bounds)
-
-
-def _check_labels(what: str, labels: Array, classes: int) -> None:
-    if labels.size and not (labels.min() >= 0 and labels.max() < classes):
-        wrong = labels[(labels < 0) | (labels >= classes)].flat[0]
-        raise ir.InputError(f"{what}: label {wrong} is not in [0, {classes})")

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 import ir
+from convc.indices import bounds
 from ir import ops
 from ir.ops.loss import LabelLoss
 
@@ -106,31 +107,23 @@ def _ratio(error: float, largest: float) -> float:
 
 
 def random_inputs(graph: ir.Graph, seed: int = 0) -> dict[str, Array]:
-    """Arrays for the inputs of a static graph: normal floats, labels in their range.
+    """Arrays for the inputs of a static graph: normal floats, labels and indices in their range.
 
     An input that is used as a probability is positive.
     """
     rng = np.random.default_rng(seed)
-    return {name: _random(graph, name, type, rng) for name, type in graph.inputs.items()}
+    limits = {name: bound.limit for name, bound in bounds(ir.expand(graph)).items()}
+    return {
+        name: _random(graph, name, type, rng)
+        if type.dtype.is_float
+        else rng.integers(0, max(1, limits.get(name, 10)), type.static_shape, dtype=np.int64)
+        for name, type in graph.inputs.items()
+    }
 
 
 def _random(graph: ir.Graph, name: str, type: ir.TensorType, rng: np.random.Generator) -> Array:
     shape = type.static_shape
-    if not type.dtype.is_float:
-        return rng.integers(0, label_bound(graph, name), shape, dtype=np.int64)
     losses = (node for node in graph.consumers(name) if isinstance(node.op, LabelLoss))
     probability = any(n.inputs[0] == name and n.op.operands[0] == "p" for n in losses)
     data = rng.uniform(0.1, 1.0, shape) if probability else rng.standard_normal(shape)
     return np.asarray(data).astype(type.dtype.numpy)
-
-
-def label_bound(graph: ir.Graph, name: str, otherwise: int = 10) -> int:
-    """The least number of classes among the losses that take labels from this integer input."""
-    reached: set[str] = {name}
-    bounds: list[int] = []
-    for node in graph.nodes:
-        if isinstance(node.op, LabelLoss) and node.inputs[1] in reached:
-            bounds.append(graph.types[node.inputs[0]].static_shape[1])
-        elif reached.intersection(node.inputs):
-            reached.update(v for v in node.outputs if not graph.types[v].dtype.is_float)
-    return max(1, min(bounds, default=otherwise))

@@ -10,6 +10,7 @@ from ir.build.core import Core, PerAxis, Value, from_start, items
 from ir.build.reduce import axes_of
 from ir.dims import Dim, divide, product
 from ir.errors import AttributeValueError, ShapeError
+from ir.ops import index as indices
 from ir.ops import movement, shape
 from ir.ops.window import per_axis
 from ir.types import TensorType, described
@@ -142,6 +143,19 @@ class MovementMethods(Core):
         """x with these axes run backwards."""
         rank = self._own(x).type.rank
         return self.apply(movement.Reverse(axes_of("reverse", axes, rank)), x, name=name)
+
+    def take(self, x: Value, index: Value, axis: int = 0, name: str | None = None) -> Value:
+        """The slices of x along an axis that an index i64[K] names, in its order."""
+        chosen = from_start(axis, self._own(x).type.rank)
+        return self.apply(indices.Take(chosen), x, index, name=name)
+
+    def take_along(self, x: Value, index: Value, axis: int, name: str | None = None) -> Value:
+        """For every place of an index, the element of x there along an axis.
+
+        The index has the axes of x, and its extents on all but this one.
+        """
+        chosen = from_start(axis, self._own(x).type.rank)
+        return self.apply(indices.TakeAlong(chosen), x, index, name=name)
 
 
 def _columns_first(axes: int) -> tuple[int, ...]:

@@ -33,12 +33,12 @@ class Indexing(Moving):
     def validate(self) -> None:
         require_integer(self, "axis", self.axis, 0)
 
-    def require_index(self, x: TensorType, index: TensorType, size: Dim) -> None:
-        """DTypeError or ShapeError unless x has the axis, and the integer index a place in it."""
+    def require_index(self, x: TensorType, index: TensorType) -> None:
+        """DTypeError or ShapeError unless x has the axis and the integer index a place in it."""
         require_axes_of(self, (self.axis,), x)
         if index.dtype is not DType.INT64:
             raise DTypeError(f"{self.name}: the index is {index}; convert it to i64")
-        if size == 0 and isinstance(index.size, int) and index.size > 0:
+        if self.index_bound(x) == 0 and isinstance(index.size, int) and index.size > 0:
             raise ShapeError(f"{self.name}: the index is {index}, but axis {self.axis} is empty")
 
     def checked(self, index: Array, size: int) -> Array:
@@ -94,7 +94,7 @@ class Take(Picking):
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         x, index = types
-        self.require_index(x, index, *x.shape[self.axis : self.axis + 1])
+        self.require_index(x, index)
         _require_list(self, index)
         return (x.with_shape(*x.shape[: self.axis], *index.shape, *x.shape[self.axis + 1 :]),)
 
@@ -124,7 +124,7 @@ class TakeGrad(Scattering):
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         g, index = types
         _require_float(self, g)
-        self.require_index(g, index, self.size)
+        self.require_index(g, index)
         _require_list(self, index)
         if g.shape[self.axis] != index.shape[0]:
             raise ShapeError(f"{self.name}: g is {g} and the index {index}; axis {self.axis} of g "
@@ -161,7 +161,7 @@ class TakeAlong(Picking):
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         x, index = types
-        self.require_index(x, index, *x.shape[self.axis : self.axis + 1])
+        self.require_index(x, index)
         rest = [(*type.shape[: self.axis], *type.shape[self.axis + 1 :]) for type in types]
         if x.rank != index.rank or rest[0] != rest[1]:
             reason = f"must agree in all but axis {self.axis}"
@@ -194,7 +194,7 @@ class TakeAlongGrad(Scattering):
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         g, index = types
         _require_float(self, g)
-        self.require_index(g, index, self.size)
+        self.require_index(g, index)
         if g.shape != index.shape:
             raise ShapeError(f"{self.name}: g is {g} and the index {index}; they must agree")
         return (self.placed(g),)

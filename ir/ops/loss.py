@@ -124,6 +124,9 @@ class LabelLoss(Op):
             raise ShapeError(f"{self.name}: the upstream gradient is {rest[0]}, not a scalar")
         return (scores if rest else scores.with_shape(),)
 
+    def index_bound(self, *types: TensorType) -> Dim | None:
+        return types[0].shape[1]
+
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
         return inputs[0].size * 4
 

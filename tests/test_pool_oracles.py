@@ -11,7 +11,8 @@ import pytest
 
 import convc
 import ir
-from ir.ops import AveragePool, MaxPool
+from ir.ops import AveragePool, LpPool, MaxPool
+from ir.types import Array
 from tests.oracles import SEED, integer, numbers, onnx_pads, onnx_runtime, text_of, torch_or_skip
 
 
@@ -31,9 +32,12 @@ class Pool:
         return f"{text} p{self.pads} d{self.dilation} {self.edge}"
 
     def op(self, kind: str) -> ir.Op:
-        """Max pooling, or average pooling with the divisor that `kind` names."""
+        """Max pooling, the norm "l<p>", or average pooling with the divisor that `kind` names."""
         geometry = self.window, self.stride, self.pads, self.dilation, self.edge
-        return MaxPool(*geometry) if kind == "max" else AveragePool(*geometry, kind)
+        if kind == "max":
+            return MaxPool(*geometry)
+        number = kind.startswith("l")
+        return LpPool(*geometry, int(kind[1:])) if number else AveragePool(*geometry, kind)
 
 
 def random_pool(rng: np.random.Generator, even: bool) -> Pool:
@@ -102,7 +106,7 @@ def test_pooling_and_its_gradient_are_pytorchs(shape: Pool, kind: str) -> None:
     np.testing.assert_allclose(got["grad_x"], x.grad.numpy(), rtol=1e-14, atol=1e-13)
 
 
-@pytest.mark.parametrize("kind", ["max", "real", "padded"])
+@pytest.mark.parametrize("kind", ["max", "real", "padded", "l1", "l2", "l3"])
 @pytest.mark.parametrize("shape", [p for p in random_pools(60) if p.x[0]], ids=str)
 def test_pooling_is_onnx_runtimes(shape: Pool, kind: str) -> None:
     rng = np.random.default_rng(len(str(shape)))
@@ -110,11 +114,50 @@ def test_pooling_is_onnx_runtimes(shape: Pool, kind: str) -> None:
     attributes: dict[str, Any] = {"kernel_shape": shape.window, "strides": shape.stride}
     attributes |= {"pads": onnx_pads(shape.pads), "ceil_mode": int(shape.edge == "partial")}
     attributes["dilations"] = shape.dilation
-    if kind != "max":
+    node = {"max": "MaxPool", "real": "AveragePool", "padded": "AveragePool"}.get(kind, "LpPool")
+    if node == "AveragePool":
         attributes["count_include_pad"] = int(kind == "padded")
+    elif node == "LpPool":
+        attributes["p"] = int(kind[1:])
     b = ir.Builder("pool")
     b.output("y", b.apply(shape.op(kind), b.input("x", text_of(shape.x, "f32"))))
     got = convc.compile(b.build())(x)
-    want = onnx_runtime("MaxPool" if kind == "max" else "AveragePool", attributes, x)
+    want = onnx_runtime(node, attributes, x)
     assert got.shape == want.shape
     np.testing.assert_allclose(got, want, rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "shape", [p for p in random_pools(40, even=True) if max(p.dilation) == 1], ids=str
+)
+def test_switches_and_unpooling_are_pytorchs(shape: Pool) -> None:
+    torch = torch_or_skip()
+    axes, functions = len(shape.window), torch.nn.functional
+    rng = np.random.default_rng(len(str(shape)))
+    x = rng.permutation(math.prod(shape.x)).reshape(shape.x).astype(np.float64)
+    pads, ceil = [lo for lo, _ in shape.pads], shape.edge == "partial"
+    pool = getattr(functions, f"max_pool{axes}d")
+    where = torch.tensor(x), shape.window, shape.stride, pads
+    _, places = pool(*where, ceil_mode=ceil, return_indices=True)
+    values = torch.tensor(rng.standard_normal(tuple(places.shape)), requires_grad=True)
+    g = rng.standard_normal(shape.x)
+
+    b = ir.Builder("unpool")
+    given = b.input("x", text_of(shape.x, "f64")), b.input("v", text_of(values.shape, "f64"))
+    switches = b.max_pool_indices(given[0], shape.window, shape.stride, pads, shape.edge)
+    b.output("switches", switches)
+    b.output("y", b.max_unpool(given[1], switches, shape.x[2:]))
+    model = convc.compile(ir.vjp(b.build(), ["v"]))
+    got = model.run({"x": x, "v": values.detach().numpy(), "grad_y": g})
+    assert np.array_equal(got["switches"], places.numpy())
+    picked = np.take_along_axis(flattened(g), flattened(places.numpy()), 2)
+    assert np.array_equal(flattened(got["grad_v"]), picked)
+    if all(s >= k for s, k in zip(shape.stride, shape.window, strict=True)):
+        # where windows overlap, PyTorch keeps one of the values that meet
+        unpool = getattr(functions, f"max_unpool{axes}d")
+        wanted = unpool(values, places, shape.window, shape.stride, pads, shape.x[2:])
+        assert np.array_equal(got["y"], wanted.detach().numpy())
+
+
+def flattened(array: Array) -> Array:
+    return array.reshape(*array.shape[:2], math.prod(array.shape[2:]))

@@ -17,7 +17,7 @@ from convc.plan import Plan
 from convc.runtime.executable import Executable
 from convc.select import select
 from ir.loops.functions import FUNCTIONS
-from ir.ops import Conv, ConvInputGrad, ConvWeightGrad, SoftmaxGrad, SquaredLoss, Sub
+from ir.ops import Conv, ConvInputGrad, ConvWeightGrad, Fused, SoftmaxGrad, SquaredLoss, Sub
 from ir.types import Array
 from tests.examples import FLOATS, applicable, data, examples, graph_of, with_constants
 from tests.loops_runner import as_loops, natively, run
@@ -28,9 +28,9 @@ ROUNDED = {"exp", "log", "tanh", "logistic", "erf", "softplus", "silu", "gelu", 
            "softmax", "log_softmax", "cross_entropy", "softmax_cross_entropy",
            "softmax_cross_entropy_grad", "average_pool_grad"}  # fmt: skip
 NONLINEAR = {"exp", "log", "tanh", "logistic", "erf", "softplus", "silu", "gelu", "elu", "power",
-             "elementwise", "shift", "leaky_relu", "uniform", "softmax", "log_softmax", "cross_entropy",
-             "cross_entropy_grad", "softmax_cross_entropy", "softmax_cross_entropy_grad",
-             "max_pool", "relu"}  # fmt: skip
+             "elementwise", "shift", "leaky_relu", "uniform", "softmax", "log_softmax",
+             "cross_entropy", "cross_entropy_grad", "softmax_cross_entropy",
+             "softmax_cross_entropy_grad", "max_pool", "relu"}  # fmt: skip
 ROUGH = {"fma", "exp", "expm1", "log", "log1p", "tanh", "erf", "pow"}  # not rounded correctly
 ON_REQUEST = {"separable2", "separable3"}  # approximations
 CHOOSING = {"max_pool_grad", "max_pool_pick", "relu_grad"}  # by the signs of the first operand
@@ -101,6 +101,8 @@ def magnitude(example: ir.Example, inputs: dict[str, Array]) -> Array:
     if op.name in NONLINEAR:
         return 1 + np.abs(op.evaluate(*wide.values())[0])
     positive = [np.asarray(np.abs(array)) for array in wide.values()]
+    if isinstance(op, Fused):
+        return np.maximum.reduce(op.values(*positive))
     if op.name in CHOOSING:
         return np.abs(op.evaluate(wide["in0"], positive[1])[0])
     if isinstance(op, Sub):

@@ -147,7 +147,7 @@ def test_bias_relu_and_shortcut_are_part_of_the_convolutions_kernel() -> None:
     convolutions = [step for step in steps if step.algorithm == "direct"]
     assert [step.node for step in convolutions] == ["relu", "joined"]
     assert not {"pointwise"} & {step.algorithm for step in steps}
-    assert [p.name for p in convolutions[1].kernel.params] == ["x", "w", "bias", "addend", "y"]
+    assert [p.name for p in convolutions[1].kernel.params] == ["x", "w", "bias", "add", "y"]
 
 
 def chain(channels: int = 20, classes: int = 16) -> ir.Graph:

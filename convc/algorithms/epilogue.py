@@ -1,88 +1,118 @@
-"""The pointwise ops fused into an op's store: bias, relu, residual add."""
+"""The elementwise ops fused into an op's store: bias, rectifier, residual add and others."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
+import ir
 from convc.algorithms.base import AS_PLAIN, Site, Wish
+from convc.algorithms.bodies import BODIES
 from convc.algorithms.convert import channel_vector_kernel
-from convc.layout import Image
-from ir.loops import Affine, Buffer, KernelBuilder
-from ir.loops.builder import call, select
-from ir.loops.nodes import Expr, Index, Scalar
-from ir.ops import Bias, Relu
+from ir.loops import Affine, KernelBuilder
+from ir.loops.nodes import Expr, Index
+from ir.ops import Bias
+from ir.ops.fused import running_operand
 
 if TYPE_CHECKING:
+    from convc.layout import Image
     from convc.lowering import Lowering
     from convc.program import Stored
 
 
 Step = Callable[[Expr, tuple[Index, ...]], Expr]  # value, subscript in the result's image
+Operand = Callable[[tuple[Index, ...]], Expr]  # its element at such a subscript
 
 
 class Epilogue:
-    """What follows the root op of a site, the result being written in blocks of ``block``."""
+    """What follows the root op of a site, the result being written in blocks of ``block``.
+
+    Beside the running result an op reads a tensor of its rank with all channels, broadcast along
+    other axes or not; or a number for each channel; or one number.
+    """
 
     def __init__(self, site: Site, block: int) -> None:
         self.site, self.block = site, block
-        self.first = len(site.op.operand_names())
-        self.extra = [op for op in site.epilogue if not isinstance(op, Relu)]
+        first = len(site.op.operand_names())
+        binary = (op for op in site.epilogue if len(op.operand_names()) > 1)
+        self.extra = list(enumerate(binary, first))
 
     def wishes(self) -> tuple[Wish, ...]:
-        """A bias is read as given and padded here; an addend in the result's blocks."""
+        """Tensors are read in the result's blocks, the rest as given, and padded here."""
         same = Wish((self.block,), exact=False)
-        return tuple(AS_PLAIN if isinstance(op, Bias) else same for op in self.extra)
+        return tuple(same if self._is_tensor(number) else AS_PLAIN for number, _ in self.extra)
+
+    @property
+    def adds_tensors(self) -> bool:
+        """Whether an operand has as many axes as the result."""
+        return any(self._is_tensor(number) for number, _ in self.extra)
+
+    def _is_tensor(self, operand: int) -> bool:
+        shape, result = self.site.shape(operand), self.site.result
+        return len(shape) == len(result) and shape[1] == result[1]
 
     def operands(self, into: Lowering) -> list[Stored]:
         """The operands beyond the root's, in order."""
         return [
-            channel_vector(into, self.first + number, self.block)
-            if isinstance(op, Bias)
-            else into.read(self.first + number)
-            for number, op in enumerate(self.extra)
+            into.read(number)
+            if self._is_tensor(number) or not self._is_vector(number, op)
+            else channel_vector(into, number, self.block)
+            for number, op in self.extra
         ]
+
+    def _is_vector(self, operand: int, op: ir.Op) -> bool:
+        """Whether it holds a number for each channel; that of a lone channel is one number."""
+        return isinstance(op, Bias) or max(self.site.shape(operand), default=1) > 1
 
     def declare(self, k: KernelBuilder, stored: Sequence[Stored]) -> Step:
         """Parameters for the operands; returns what finishes a value at an image subscript."""
-        steps: list[Step] = []
-        operands = iter(stored)
-        for op in self.site.epilogue:
-            if isinstance(op, Relu):
-                steps.append(lambda value, _: relu(k, value, self.site.dtype))
-            elif isinstance(op, Bias):
-                vector = k.read("bias", self.site.dtype, next(operands).shape)
-                steps.append(self._biased(vector))
-            else:
-                addend = next(operands).image(k, "addend")
-                steps.append(_added(addend))
+        read = iter(
+            self._operand(k, number, op, value)
+            for (number, op), value in zip(self.extra, stored, strict=True)
+        )
+        steps = [
+            (op, next(read) if len(op.operand_names()) > 1 else None) for op in self.site.epilogue
+        ]
 
-        def finish(value: Expr, index: tuple[Index, ...]) -> Expr:
-            for step in steps:
-                value = step(value, index)
+        def finish(value: Expr, at: tuple[Index, ...]) -> Expr:
+            for op, operand in steps:
+                args = [value]
+                if operand is not None:
+                    args.insert(1 - running_operand(op), operand(at))
+                value = BODIES[type(op)](op, self.site.dtype, args)
             return value
 
         return finish
 
-    def _biased(self, vector: Buffer) -> Step:
-        return lambda value, at: value + vector[Affine.of(at[1]) * self.block + at[-1]]
+    def _operand(self, k: KernelBuilder, number: int, op: ir.Op, stored: Stored) -> Operand:
+        if self._is_tensor(number):
+            return _element(stored.image(k, op.name), self.site.result)
+        size = stored.type.size
+        assert isinstance(size, int)
+        vector = k.read(op.name, self.site.dtype, (size,))
+        if self._is_vector(number, op):
+            return lambda at: vector[Affine.of(at[1]) * self.block + at[-1]]
+        return lambda at: vector[0]
 
 
-def _added(addend: Image) -> Step:
-    return lambda value, at: value + addend[at]
+def _element(image: Image, result: tuple[int, ...]) -> Operand:
+    """The element of an image that is broadcast along the axes where its extent is 1."""
+    repeated = [n == 1 != m for n, m in zip(image.shape, result, strict=True)]
 
+    def element(at: tuple[Index, ...]) -> Expr:
+        index = list(at)
+        for axis in (axis for axis, once in enumerate(repeated) if once):
+            index[axis] = 0
+        return image[tuple(index)]
 
-def relu(k: KernelBuilder, value: Expr, dtype: Scalar) -> Expr:
-    """max(value, 0) with NaN kept: one instruction where written as a selection."""
-    zero = k.constant(0, dtype)
-    return select(call("lt", value, zero), zero, value)
+    return element
 
 
 def channel_vector(into: Lowering, operand: int, block: int) -> Stored:
-    """A per-channel vector [C], padded to whole blocks."""
+    """A number per channel, padded to whole blocks."""
 
     def pad(plain: Stored) -> Stored:
-        channels = plain.shape[0]
+        channels = max(plain.shape)
         if channels % block == 0:
             return plain
         room = into.temporary("padded", plain.dtype, -(-channels // block) * block)

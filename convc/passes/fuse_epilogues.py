@@ -1,17 +1,19 @@
-"""Let a convolution or product finish its own result: bias, relu, residual add."""
+"""Let a convolution or product finish its own result: bias, rectifier, residual add, …"""
 
 from __future__ import annotations
 
 import ir
-from ir.ops import Add, Bias, Conv, ConvInputGrad, Dense, Fused, Relu
+from ir.ops import Add, Conv, ConvInputGrad, Dense, Fused, Maximum, Minimum, Mul
+from ir.ops.fused import finishes, running_operand, takes
 from ir.rewrite import substitute
 
-LONGEST = 16  # ops: a kernel takes so many buffers and no more
+LONGEST = 6  # ops: those that read their operand twice double the expression
 ROOTS = (Conv, ConvInputGrad, Dense)
+COMMUTATIVE = (Add, Mul, Maximum, Minimum)
 
 
 def fuse_epilogues(graph: ir.Graph) -> ir.Graph:
-    """Each root, with the chain of pointwise ops that alone reads its result, as one node."""
+    """Each root, with the chain of elementwise ops that alone reads its result, as one node."""
     changed: dict[str, list[ir.Node]] = {}
     outputs = set(graph.outputs.values())
     for root in graph.nodes:
@@ -20,7 +22,7 @@ def fuse_epilogues(graph: ir.Graph) -> ir.Graph:
             inputs = list(root.inputs)
             running = root.outputs[0]
             for node in chain:
-                inputs += _others(node, running)
+                inputs += [name for name in node.inputs if name != running]
                 running = node.outputs[0]
             op = Fused(root.op, tuple(node.op for node in chain))
             changed |= {node.name: [] for node in (root, *chain)}
@@ -41,14 +43,11 @@ def _chain(graph: ir.Graph, root: ir.Node, outputs: set[str]) -> list[ir.Node]:
 
 
 def _finishes(graph: ir.Graph, node: ir.Node, value: str) -> bool:
-    """Whether the node maps ``value`` to another of its type, reading it once."""
-    if isinstance(node.op, Bias):
-        return node.inputs[0] == value and node.inputs[1] != value
-    if isinstance(node.op, Add):
-        types = {graph.types[name] for name in (*node.inputs, *node.outputs)}
-        return len(types) == 1 and node.inputs.count(value) == 1
-    return isinstance(node.op, Relu)
-
-
-def _others(node: ir.Node, running: str) -> list[str]:
-    return [name for name in node.inputs if name != running]
+    """Whether the node maps ``value`` to another of its type, reading it once and where it may."""
+    if not finishes(node.op) or node.inputs.count(value) != 1:
+        return False
+    at = node.inputs.index(value)
+    in_place = at == running_operand(node.op) or isinstance(node.op, COMMUTATIVE)
+    same = graph.types[node.name] == graph.types[value]
+    others = (graph.types[name] for name in node.inputs if name != value)
+    return in_place and same and all(takes(node.op, graph.types[value], t) for t in others)

@@ -68,13 +68,15 @@ def peak(array: Array) -> float:
 # ---------------------------------------------------------------- the scale of rounding errors
 
 SUMS = (
-    ops.Conv, ops.ConvInputGrad, ops.ConvWeightGrad, ops.Dense, ops.Sum, ops.AveragePool,
-    ops.AveragePoolGrad, ops.Bias, ops.Add, ops.Mul, ops.Scale, ops.Fused,
+    ops.Conv, ops.ConvInputGrad, ops.ConvWeightGrad, ops.MatMul, ops.Sum, ops.AveragePool,
+    ops.AveragePoolGrad, ops.Bias, ops.Add, ops.Mul, ops.Scale, ops.TakeGrad,
+    ops.TakeAlongGrad,
 )  # fmt: skip
 Magnitude = Callable[[Any, Sequence[Array]], Array]
 OTHERS: dict[type[ir.Op], Magnitude] = {
     ops.Sub: lambda op, arrays: abs(arrays[0]) + abs(arrays[1]),
     ops.Shift: lambda op, arrays: abs(arrays[0]),
+    ops.Fused: lambda op, arrays: np.asarray(max(map(peak, op.values(*map(np.abs, arrays))))),
     ops.Elementwise: lambda op, arrays: np.asarray(max(map(peak, op.values(*arrays)))),
     ops.MaxPoolGrad: lambda op, arrays: op.evaluate(arrays[0], abs(arrays[1]))[0],
     ops.SoftmaxGrad: lambda op, arrays: np.asarray(2 * peak(arrays[0]) * peak(arrays[1])),

@@ -21,7 +21,7 @@ from convc.cost import CLOCK, UNITS, slowness, stream_bytes
 from convc.layout import zero_halo
 from convc.schedule import register_tile
 from ir.loops import KernelBuilder
-from ir.ops import Add, Conv, ConvWeightGrad
+from ir.ops import Conv, ConvWeightGrad
 
 if TYPE_CHECKING:
     from convc.lowering import Lowering
@@ -117,7 +117,7 @@ def _no_plain(site: Site, form: Form) -> str | None:
         return "direct itself writes plain weight gradients"
     if form != "channels":
         return f"direct takes the form {form} here"
-    if any(isinstance(op, Add) for op in site.epilogue):
+    if Epilogue(site, 1).adds_tensors:
         return "the epilogue adds a tensor"
     if len(Convolution.of(site).lines()) > 1:
         return "the stride of the input gradient scatters the result"

@@ -3,17 +3,41 @@
 from __future__ import annotations
 
 import ir
-from ir.ops import Add, Conv, ConvInputGrad, Dense, Fused, Maximum, Minimum, Mul
+from ir.ops import (
+    Add,
+    Conv,
+    ConvInputGrad,
+    Dense,
+    Elu,
+    Erf,
+    Exp,
+    Fused,
+    Gelu,
+    Log,
+    Logistic,
+    Maximum,
+    Minimum,
+    Mul,
+    Power,
+    Silu,
+    Softplus,
+    Tanh,
+)
 from ir.ops.fused import finishes, running_operand, takes
 from ir.rewrite import substitute
 
 LONGEST = 6  # ops: those that read their operand twice double the expression
 ROOTS = (Conv, ConvInputGrad, Dense)
+LONG = (Exp, Log, Power, Tanh, Logistic, Erf, Softplus, Silu, Gelu, Elu)
 COMMUTATIVE = (Add, Mul, Maximum, Minimum)
 
 
 def fuse_epilogues(graph: ir.Graph) -> ir.Graph:
-    """Each root, with the chain of elementwise ops that alone reads its result, as one node."""
+    """Each root, with the chain of elementwise ops that alone reads its result, as one node.
+
+    Ops that are long computations do better in a loop of their own: that they save a trip through
+    memory is little beside their time, and a tile of accumulators repeats their code many times.
+    """
     changed: dict[str, list[ir.Node]] = {}
     outputs = set(graph.outputs.values())
     for root in graph.nodes:
@@ -44,7 +68,7 @@ def _chain(graph: ir.Graph, root: ir.Node, outputs: set[str]) -> list[ir.Node]:
 
 def _finishes(graph: ir.Graph, node: ir.Node, value: str) -> bool:
     """Whether the node maps ``value`` to another of its type, reading it once and where it may."""
-    if not finishes(node.op) or node.inputs.count(value) != 1:
+    if not finishes(node.op) or isinstance(node.op, LONG) or node.inputs.count(value) != 1:
         return False
     at = node.inputs.index(value)
     in_place = at == running_operand(node.op) or isinstance(node.op, COMMUTATIVE)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import convc
 import ir
 from ir.analysis import receptive_fields
 from ir.matrix import convolution_matrix
@@ -190,3 +191,23 @@ def test_only_cells_in_the_receptive_field_change_a_result(
     assert all(first <= cell <= last for cell in touched)
     if pad == "valid":
         assert touched[0] == first and touched[-1] == last
+
+
+def test_one_set_of_parameters_serves_images_of_any_size() -> None:
+    rng = np.random.default_rng(6)
+    b = ir.Builder()
+    x = b.input("x", "f32[N, 2, H, W]")
+    tiles, kernels = (rng.standard_normal(s).astype("f4") for s in ((3, 2, 3, 3, 2, 1), (5, 3, 3)))
+    y = b.tiled_conv(x, b.weight("tiles", tiles), pad="same", boundary="circular")
+    y = b.relu(b.tiled_bias(y, b.weight("bias", tiles[:, 0, 0, :2, 0]), phase=1))
+    pairs = [[1, 1, 0], [0, 1, 1], [0, 0, 1]]
+    b.output("y", b.connected_conv(y, b.weight("kernels", kernels), pairs, stride=2))
+    graph = ir.vjp(b.build())
+    model = convc.compile(graph)
+    for n, h, w in ((1, 5, 9), (3, 8, 4), (2, 5, 9)):
+        out = (n, 3, (h - 3) // 2 + 1, (w - 3) // 2 + 1)
+        inputs = {"x": rng.standard_normal((n, 2, h, w)), "grad_y": rng.standard_normal(out)}
+        given = {name: array.astype(np.float32) for name, array in inputs.items()}
+        results = model.run(given)
+        for name, expected in ir.interpret(graph, given, "float64").items():
+            np.testing.assert_allclose(results[name], expected, rtol=0, atol=1e-4, err_msg=name)

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class TiledConv(ConvAttributes, Composite):
-    """x [N, C, *S], w [K, C/groups, *k, *t] → [N, K, *out]; output j has kernel (j + phase) mod t.
+    """Kernels that take turns: x [N, C, *S], w [K, C/groups, *k, *t] → [N, K, *out].
 
-    A range of 1 on every axis is `Conv`, one as long as the output `LocalConv`. Goodfellow et al.
+    Output cell j has kernel (j + phase) mod t on each axis. A range of 1 on every axis is `Conv`, one as long as the output `LocalConv`. Goodfellow et al.
     2016, eq 9.10, whose printed indices begin with the second kernel: a phase of 1.
     """
 

@@ -28,8 +28,9 @@ if TYPE_CHECKING:
 class TiledConv(ConvAttributes, Composite):
     """Kernels that take turns: x [N, C, *S], w [K, C/groups, *k, *t] → [N, K, *out].
 
-    Output cell j has kernel (j + phase) mod t on each axis. A range of 1 on every axis is `Conv`, one as long as the output `LocalConv`. Goodfellow et al.
-    2016, eq 9.10, whose printed indices begin with the second kernel: a phase of 1.
+    Output cell j has kernel (j + phase) mod t on each axis. A range of 1 on every axis is `Conv`,
+    one as long as the output `LocalConv`. Goodfellow et al. 2016, eq 9.10, whose printed indices
+    begin with the second kernel: a phase of 1.
     """
 
     phase: tuple[int, ...]

@@ -174,6 +174,8 @@ def _run(
         for declare, name, stored in ((k.read, "x", source), (k.write, "y", result))
     )
     for work in works:
+        if not prod(work.target.extents):
+            continue
         if not prod(work.inner.extents):
             fill(k, y, work.target, rule.neutral, site.lanes)
         elif work.along:

@@ -19,6 +19,8 @@ from ir.ops.index import Take
 from ir.ops.movement import Pad
 from ir.ops.pointwise import Mul
 from ir.ops.pool import AveragePool, MaxPool
+from ir.ops.reduce import Mean, ReduceMax
+from ir.ops.shape import Reshape
 from ir.types import Array, TensorType
 
 if TYPE_CHECKING:
@@ -100,8 +102,13 @@ class AdaptivePool(Composite):
 
     def expand(self, b: Builder, operands: Values) -> Values:
         (x,) = operands
-        bins = [self.bins(axis, n) for axis, n in enumerate(x.type.static_shape[2:])]
-        windows = [_even(each, n) for each, n in zip(bins, x.type.static_shape[2:], strict=True)]
+        sizes = x.type.static_shape[2:]
+        bins = [self.bins(axis, n) for axis, n in enumerate(sizes)]
+        if all(each == ((0, n),) for each, n in zip(bins, sizes, strict=True)):
+            axes = tuple(range(2, x.type.rank))
+            reduced = b.apply(ReduceMax(axes) if self.kind == "max" else Mean(axes), x)
+            return (b.apply(Reshape((*x.shape[:2], *self.size)), reduced),)
+        windows = [_even(each, n) for each, n in zip(bins, sizes, strict=True)]
         whole = [window for window in windows if window]
         if len(whole) == len(windows):
             return (self._pool(b, x, dict(enumerate(whole))),)

@@ -16,8 +16,9 @@ from ir.ops.composite import Composite
 from ir.ops.conv import Conv
 from ir.ops.functions import Abs, Sqrt, Square
 from ir.ops.pointwise import constant, require_number
-from ir.ops.pool import CASES, AveragePool, Case, MaxPool, PoolAttributes
-from ir.ops.shape import Expand, Reshape
+from ir.ops.pool import CASES, AveragePool, Case, PoolAttributes
+from ir.ops.reduce import Mean, ReduceMax
+from ir.ops.shape import Expand, Reshape, Sum
 from ir.ops.window import pad_spatial
 from ir.types import Array, TensorType
 
@@ -192,14 +193,12 @@ class ChannelPool(Composite):
         (x,) = operands
         y = self.infer(x.type)[0]
         batch, groups, *spatial = y.static_shape
-        if not y.size:  # which no pool takes
-            return (b.apply(Reshape(y.shape), x),)
         rows = b.apply(Reshape((batch, groups, self.size, prod(spatial))), x)
-        window = (self.size, 1)
-        geometry = window, window, ((0, 0), (0, 0)), (1, 1), "drop"
-        pool = {"max": MaxPool(*geometry), "average": AveragePool(*geometry, "real"),
-                "l2": LpPool(*geometry, 2.0)}[self.kind]  # fmt: skip
-        return (b.apply(Reshape(y.shape), b.apply(pool, rows)),)
+        if self.kind == "l2":
+            reduced = b.apply(Sqrt(), b.apply(Sum((2,)), b.apply(Square(), rows)))
+        else:
+            reduced = b.apply(ReduceMax((2,)) if self.kind == "max" else Mean((2,)), rows)
+        return (b.apply(Reshape(y.shape), reduced),)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:

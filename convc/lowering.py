@@ -21,6 +21,7 @@ from convc.layout import PLAIN, Layout, covering
 from convc.program import Program, Role, Slot, Step, Stored
 from ir.loops import Kernel
 from ir.loops.nodes import Scalar
+from ir.ops import Reshape
 
 
 class Lowering:
@@ -43,7 +44,11 @@ class Lowering:
             self._given(name, "constant", array)
         for node in self.graph.nodes:
             self.node = node
-            self.choices[node.name].lower(Site.of(self.graph, node, self.target), self)
+            if any(self.graph.types[value].size for value in node.outputs):
+                self.choices[node.name].lower(Site.of(self.graph, node, self.target), self)
+            else:  # nothing to compute
+                for number in range(len(node.outputs)):
+                    self.write(result=number)
         outputs = {name: self._deliver(name, value) for name, value in self.graph.outputs.items()}
         return Program(tuple(self.slots), tuple(self.steps), inputs, outputs)
 
@@ -177,9 +182,18 @@ class Lowering:
         return stored.slot
 
     def _direct_outputs(self) -> dict[str, str]:
-        """Values that their producer may write straight into an output of the graph."""
+        """Values that their producer may write straight into an output of the graph: the output
+        itself, or what that is a reshape of."""
         given = {*self.graph.inputs, *self.graph.weights}
         names = {value: name for name, value in reversed(list(self.graph.outputs.items()))}
+        for value, name in list(names.items()):
+            producer = self.graph.producer(value)
+            while producer is not None and isinstance(producer.op, Reshape):
+                (value,) = producer.inputs
+                if value in names:
+                    break
+                names[value] = name
+                producer = self.graph.producer(value)
         return {value: name for value, name in names.items() if value not in given}
 
     def _deliver(self, name: str, value: str) -> int:

@@ -125,6 +125,17 @@ def test_wrong_regions_are_refused() -> None:
             function(np.array([[0, 2, 2]]), 3)
     b = ir.Builder("regions")
     x = b.input("x", "f32[1, 2, 4]")
-    for regions, kind in (([[0], []], "max"), ([], "max"), ([[0]], "sum")):
-        with pytest.raises(ir.AttributeValueError, match="region_pool needs regions"):
-            b.region_pool(x, regions, kind)
+    for regions, reason in (
+        ([[0], []], "one that is empty"),
+        ([], "no regions"),
+        ([1, 2], "a region must be a sequence"),
+        ([[0, 4]], "4 is not a cell, one of 0 to 4 - 1"),
+        ([[-1]], "-1 is not a cell"),
+        ([["a"]], "'a' is not a cell"),
+    ):
+        with pytest.raises(ir.AttributeValueError, match=reason):
+            b.region_pool(x, regions)  # type: ignore[arg-type]
+    with pytest.raises(ir.AttributeValueError, match="kind = 'sum' is not max or average"):
+        b.region_pool(x, [[0]], "sum")
+    with pytest.raises(ir.ShapeError, match="cells must be"):
+        b.region_max(x, b.input("cells", "i64[4]"))

@@ -155,6 +155,6 @@ def test_wrong_sizes_and_factors_are_refused() -> None:
         b.resize(x, size=(3,))
     with pytest.raises(ir.ShapeError, match=r"3 cells of .* to 0; there must be one at least"):
         b.resize(x, factors=0.25)
-    for wrong in (0, -1.5, True, "2"):
+    for wrong in (0, -1.5, True, "2", float("inf"), float("nan")):
         with pytest.raises(ir.AttributeValueError, match="a factor must be a positive number"):
             b.resize(x, factors=[wrong, 2])

@@ -10,7 +10,7 @@ import numpy as np
 
 from ir.build.core import Core, PerAxis, Value, items
 from ir.dims import Dim, product
-from ir.errors import AttributeValueError
+from ir.errors import AttributeValueError, ShapeError
 from ir.ops import adaptive, circular, dense, index, pointwise, pool, pool_variants, shape
 from ir.ops.window import Pad, named_pads, per_axis
 from ir.types import Array, TensorType
@@ -70,7 +70,10 @@ class PoolMethods(Core):
         op = pool.AveragePool(*windows, "one")
         if w is None:
             return self.apply(op, x, name=name)
-        columns = (*self._own(w).shape, *(1,) * len(windows[0]))
+        if self._own(w).shape != x.shape[1:2]:
+            hint = "w needs one entry per channel"
+            raise ShapeError(f"sum_pool: %{x.name} is {x.type}, %{w.name} is {w.type}; {hint}")
+        columns = (*w.shape, *(1,) * len(windows[0]))
         scale = self.apply(shape.Reshape(columns), w)
         return self.apply(pointwise.Mul(), self.apply(op, x), scale, name=name)
 
@@ -140,8 +143,9 @@ class PoolMethods(Core):
         beyond the edge and divides by the rest; "circular" goes on at the other end.
         """
         axes = len(self._spatial("blur_pool", "x", x, "[N, C, *S]"))
-        if not items("blur_pool: taps", taps) or not all(tap > 0 for tap in taps):
-            raise AttributeValueError(f"blur_pool: taps = {tuple(taps)} must be positive")
+        numbers = items("blur_pool: taps", taps)
+        if not numbers or not all(isinstance(tap, int | float) and tap > 0 for tap in numbers):
+            raise AttributeValueError(f"blur_pool: taps = {numbers} must be positive numbers")
         weights = self._weights_like(x, reduce(np.multiply.outer, [np.asarray(taps)] * axes))
         pads = ((len(taps) - 1) // 2, len(taps) // 2)
         if boundary == "renormalised":
@@ -244,17 +248,15 @@ class PoolMethods(Core):
         A region lists its cells, counted row by row; none is empty.
         """
         extents = self._spatial("region_pool", "x", x, "[N, C, *S]")
-        lists = [list(region) for region in items("region_pool: regions", regions)]
-        if not lists or not all(lists) or kind not in ("max", "average"):
-            reason = "needs regions, none of them empty, and a kind, max or average"
-            raise AttributeValueError(f"region_pool {reason}; not {kind!r} of {lists}")
+        if kind not in ("max", "average"):
+            raise AttributeValueError(f"region_pool: kind = {kind!r} is not max or average")
+        lists = _regions(regions, product(extents))
         if kind == "max":
             width = max(map(len, lists))
             cells = [region + region[-1:] * (width - len(region)) for region in lists]
             places = self.weight(self.fresh("cells"), np.array(cells, np.int64))
             return self.region_max(x, places, name=name)
-        cells_of = TensorType(x.dtype, extents).static_shape
-        shares = np.zeros((len(lists), prod(cells_of)))
+        shares = np.zeros((len(lists), prod(TensorType(x.dtype, extents).static_shape)))
         for row, region in zip(shares, lists, strict=True):
             np.add.at(row, region, 1 / len(region))
         return self.region_sum(x, self._weights_like(x, shares), name=name)
@@ -266,7 +268,10 @@ class PoolMethods(Core):
         counted row by row, where one may stand several times. The first maximum counts.
         """
         self._spatial("region_max", "x", x, "[N, C, *S]")
-        *batch, regions, width = self._own(cells).type.shape[-3:]
+        if self._own(cells).type.rank not in (2, 3):
+            hint = "must be [Q, W] or [N, Q, W]"
+            raise ShapeError(f"region_max: %{cells.name} is {cells.type}, but cells {hint}")
+        *batch, regions, width = cells.shape
         rows = self.apply(shape.Reshape((*x.shape[:2], product(x.shape[2:]))), x)
         if batch:
             column = self.apply(shape.Reshape((*batch, 1, regions * width)), cells)
@@ -308,3 +313,16 @@ class PoolMethods(Core):
 
     def _weights_like(self, x: Value, weights: Array) -> Value:
         return self.weight(self.fresh("weights"), weights.astype(x.dtype.numpy))
+
+
+def _regions(regions: Sequence[Sequence[int]], count: Dim) -> list[list[int]]:
+    """Lists of cells; AttributeValueError unless they are cells of an image of so many."""
+    lists = [[*items("region_pool: a region", r)] for r in items("region_pool: regions", regions)]
+    if not lists or not all(lists):
+        raise AttributeValueError("region_pool: no regions, or one that is empty; give it a cell")
+    for cell in (cell for region in lists for cell in region):
+        whole = isinstance(cell, int | np.integer)
+        if not whole or cell < 0 or (isinstance(count, int) and cell >= count):
+            reason = f"{cell!r} is not a cell, one of 0 to {count} - 1"
+            raise AttributeValueError(f"region_pool: {reason}")
+    return lists

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from fractions import Fraction
 
@@ -46,6 +47,7 @@ class ResizeMethods(Core):
 
 def _ratio(factor: Factor) -> tuple[int, int]:
     """A factor as a quotient of whole numbers."""
-    if not isinstance(factor, int | float | Fraction) or isinstance(factor, bool) or not factor > 0:
+    number = isinstance(factor, int | float | Fraction) and not isinstance(factor, bool)
+    if not number or not 0 < factor < math.inf:
         raise AttributeValueError(f"resize: a factor must be a positive number, not {factor!r}")
     return Fraction(factor).limit_denominator(FINEST).as_integer_ratio()

@@ -139,6 +139,8 @@ def distance_weights(window: Sequence[int], kind: str, width: float = 1.0) -> Ar
 
     "gaussian": exp(-d²/(2·width²)); "inverse": 1/(1 + d/width); "linear": max(0, 1 - d/width).
     """
+    if not width > 0:
+        raise AttributeValueError(f"distance weights: width = {width} must be positive")
     axes = np.meshgrid(*(np.arange(k) - (k - 1) / 2 for k in window), indexing="ij")
     d = np.sqrt(sum(np.square(axis) for axis in axes)) / width
     kinds = {"gaussian": np.exp(-np.square(d) / 2), "inverse": 1 / (1 + d),

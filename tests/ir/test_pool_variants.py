@@ -87,6 +87,11 @@ def test_weights_fall_with_the_distance_from_the_middle(kind):
 def test_unknown_weights_and_weights_of_another_shape_are_refused():
     with pytest.raises(ir.AttributeValueError, match="kind = 'cosine' is not one of"):
         distance_weights((3,), "cosine")
+    with pytest.raises(ir.AttributeValueError, match="width = 0 must be positive"):
+        distance_weights((3,), "gaussian", 0)
+    b = ir.Builder("one")
+    with pytest.raises(ir.ShapeError, match="w needs one entry per channel"):
+        b.sum_pool(b.input("x", "f32[1, 2, 8]"), 2, b.input("w", "f32[3]"))
     op = WeightedPool((3, 2), (1, 1), ((0, 0), (0, 0)), (1, 1), "drop")
     x, weights = (ir.TensorType.parse(t) for t in ("f32[1, 2, 5, 5]", "f32[2, 3]"))
     with pytest.raises(ir.ShapeError, match="needs one entry for each cell of window"):
@@ -161,7 +166,8 @@ def test_a_blurred_maximum_changes_less_under_a_shift_than_a_plain_one():
 def test_wrong_taps_and_boundaries_are_refused():
     b = ir.Builder("one")
     x = b.input("x", "f32[1, 2, 8]")
-    with pytest.raises(ir.AttributeValueError, match=r"taps = .* must be positive"):
-        b.blur_pool(x, taps=(1, -2, 1))
+    for taps in ((1, -2, 1), (), "abc"):
+        with pytest.raises(ir.AttributeValueError, match=r"taps = .* must be positive"):
+            b.blur_pool(x, taps=taps)
     with pytest.raises(ir.AttributeValueError, match="boundary = 'zero' is not renormalised"):
         b.blur_pool(x, boundary="zero")

@@ -129,12 +129,6 @@ def _one_and_power(dtype: Scalar, x: Expr) -> Expr:
     return Const(1.0, dtype) + call("exp", call("neg", x))
 
 
-def _softplus(op: ir.Op, dtype: Scalar, args: Sequence[Expr]) -> Expr:
-    (x,) = args
-    power = call("exp", call("neg", call("abs", x)))
-    return _above(x, Const(0.0, dtype)) + call("log1p", power)
-
-
 def _gelu(op: Gelu, dtype: Scalar, args: Sequence[Expr]) -> Expr:
     (x,) = args
     if op.approximate == "none":
@@ -199,7 +193,7 @@ BODIES: dict[type[ir.Op], Body] = {
     Tanh: _of("tanh"),
     Logistic: _logistic,
     Erf: _of("erf"),
-    Softplus: _softplus,
+    Softplus: _of("softplus"),
     Silu: _silu,
     Gelu: _gelu,
     Elu: _elu,

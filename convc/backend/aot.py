@@ -1,8 +1,7 @@
 """A plan to an object file: one C function, weights inside, no state of its own.
 
 The function takes the inputs, the outputs and a workspace, and runs every step on the calling
-thread. All symbols but that function are local to the object; the only ones it needs are ``expf``
-and ``logf`` (or ``exp`` and ``log``) of the C library, where the graph uses them.
+thread. All symbols but that function are local to the object, which calls no library.
 """
 
 from __future__ import annotations

@@ -9,6 +9,7 @@ from llvmlite import ir as llvm
 from convc.backend import elementary
 from convc.backend.instructions import TYPES, Emitter, Value, fma, intrinsic, truncated
 from convc.backend.lanes import Bits
+from convc.backend.power import power
 from ir.numeric import FIRST, SECOND
 
 
@@ -82,10 +83,10 @@ EMITTERS: dict[str, Callable[..., Value]] = {
     "exp": elementary.exp,
     "expm1": elementary.expm1,
     "log": elementary.log,
-    "log1p": elementary.log1p,
     "tanh": elementary.tanh,
     "erf": elementary.erf,
-    "pow": elementary.power,
+    "softplus": elementary.softplus,
+    "pow": power,
     "rint": elementary.rint,
     "floor": elementary.floor,
     "ceil": elementary.ceil,

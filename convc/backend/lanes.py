@@ -117,6 +117,9 @@ class Lanes:
     def __rsub__(self, other: float) -> Lanes:
         return self.constant(other) - self
 
+    def __neg__(self) -> Lanes:
+        return Lanes(self.emitter, self.emitter.builder.fneg(self.value))
+
     def __mul__(self, other: Lanes | float) -> Lanes:
         return self._with("fmul", other)
 

@@ -47,7 +47,7 @@ def add_parser(subparsers: Subparsers) -> None:
         "brings the workspace, whose size the header states. With --gradients it also takes the "
         "gradients of the outputs and gives those of the float inputs and weights, and is called "
         "NAME_gradients_run.",
-        "  convc compile lenet.ir --output build\n  cc main.c build/lenet.o -lm -o main",
+        "  convc compile lenet.ir --output build\n  cc main.c build/lenet.o -o main",
     )
     add_model(parser)
     add_output(parser, "folder for the two files, made if it lacks")

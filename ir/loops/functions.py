@@ -85,9 +85,9 @@ FUNCTIONS: dict[str, Function] = {
     "exp": Function(1, _floating, np.exp),
     "expm1": Function(1, _floating, np.expm1),
     "log": Function(1, _floating, np.log),
-    "log1p": Function(1, _floating, np.log1p),
     "tanh": Function(1, _floating, np.tanh),
     "erf": Function(1, _floating, erf),
+    "softplus": Function(1, _floating, lambda x: np.logaddexp(x, np.zeros_like(x))),
     "pow": Function(2, _floating, _pow),
     "rint": Function(1, _floating, np.rint),  # ties to even
     "floor": Function(1, _floating, np.floor),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
 from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.epilogue import Epilogue, Step
+from convc.algorithms.strided import Box, copy, fill
 from convc.schedule import Nest, Point, Schedule, Segment, lower, register_tile, segments
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder
 from ir.loops.builder import fma
@@ -18,14 +20,16 @@ if TYPE_CHECKING:
     from convc.lowering import Lowering
     from convc.program import Stored
 
-PANEL = 8  # vectors side by side in packed weights
+PANEL = 8  # vectors side by side in a panel of weights
+REUSED = 128  # rows from which on it pays to pack weights that are no constants
 
 
 class Outer:
     """A register tile of rows times vectors of columns, summed over p in order.
 
-    Constant weights are packed into panels that are read from end to end; others are read in
-    place, or transposed first where their rows run along p.
+    Some vectors of weights serve all rows before the next ones are read. Weights are packed into
+    panels that are read from end to end, if they are constant, read by many rows, or have to be
+    transposed; others are read in place.
     """
 
     name: ClassVar[str] = "outer"
@@ -61,51 +65,61 @@ class Outer:
         result = into.write()
         k = KernelBuilder(op.name)
         left = k.read("x", site.dtype, x.shape)
-        right = k.read("w", site.dtype, panels)
+        right = k.read("w", site.dtype, panels or w.shape)
         finish = epilogue.declare(k, extra)
         y = k.write("y", site.dtype, site.result)
-        for cut in segments(columns, panels[-1]):
+        product = _Product(left, right, y, op.transpose_x, panels is not None, finish)
+        width = panels[-1] if panels else PANEL * site.lanes
+        for cut in segments(columns, width):
             for vectors in segments(cut[2], site.lanes):
-                nest = _nest(left, right, y, op.transpose_x, finish, cut, vectors)
+                nest = product.nest(cut, vectors)
                 chosen = register_tile(site.target, (rows,), vectors[1], PANEL)
                 tile = (("i", chosen.pixels[0]), ("o", chosen.blocks))
-                batch = tuple(axis for axis in nest.axes if axis.startswith("n"))
-                lower(k, nest, Schedule((*batch, "b", "i", "o"), tile, ("v", vectors[2])))
+                tasks = tuple(axis for axis in nest.axes if axis != "v")
+                lower(k, nest, Schedule(tasks, tile, ("v", vectors[2])))
         into.run(k.build(), x, w, *extra, result)
 
 
-def _nest(
-    x: Buffer,
-    w: Buffer,
-    y: Buffer,
-    transposed: bool,
-    finish: Step,
-    panels: Segment,
-    vectors: Segment,
-) -> Nest:
-    """Some panels of columns, and of each panel some vectors: cuts as (start, count, width)."""
-    (start, count, _), (first, vector_count, lanes) = panels, vectors
-    depth, width = w.shape[-2:]
-    batch = {f"n{axis}": n for axis, n in enumerate(y.shape[:-2])}
+@dataclass(frozen=True)
+class _Product:
+    """The buffers of a product; ``packed`` weights are [*batch, panels, p, width]."""
 
-    def column(p: Point) -> Affine:
-        """Within the panel: all vectors but the last are as wide as the first."""
-        return p["o"] * lanes + p["v"] + first
+    x: Buffer
+    w: Buffer
+    y: Buffer
+    transposed: bool
+    packed: bool
+    finish: Step
 
-    def update(p: Point, acc: Expr) -> Expr:
-        lead = [p[axis] for axis in batch]
-        at = (p["p"], p["i"]) if transposed else (p["i"], p["p"])
-        element = x[(*_aligned(lead, x.shape[:-2]), *at)]
-        panel = p["b"] + start // width
-        weight = w[(*_aligned(lead, w.shape[:-3]), panel, p["p"], column(p))]
-        return fma(element, weight, acc)
+    def nest(self, cut: Segment, vectors: Segment) -> Nest:
+        """Some panels of columns, and of each panel some vectors: cuts as (start, count, width)."""
+        (start, panels, width), (first, count, lanes) = cut, vectors
+        depth = self.w.shape[-2]
+        batch = {f"n{axis}": n for axis, n in enumerate(self.y.shape[:-2])}
 
-    def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
-        j = p["b"] * width + column(p) + start
-        return y[(*(p[axis] for axis in batch), p["i"], j)], finish(acc, (p["i"], j, 0))
+        def column(p: Point) -> Affine:
+            """Within the panel: all vectors but the last are as wide as the first."""
+            return p["o"] * lanes + p["v"] + first
 
-    axes = {**batch, "b": count, "i": y.shape[-2], "o": vector_count, "v": lanes}
-    return Nest(y.dtype, axes, store, update, ({"p": range(depth)},) if depth else ())
+        def update(p: Point, acc: Expr) -> Expr:
+            lead = [p[axis] for axis in batch]
+            at = (p["p"], p["i"]) if self.transposed else (p["i"], p["p"])
+            element = self.x[(*_aligned(lead, self.x.shape[:-2]), *at)]
+            if self.packed:
+                panel = p["b"] + start // self.w.shape[-1]
+                own = (*_aligned(lead, self.w.shape[:-3]), panel, p["p"], column(p))
+            else:
+                j = p["b"] * width + column(p) + start
+                own = (*_aligned(lead, self.w.shape[:-2]), p["p"], j)
+            return fma(element, self.w[own], acc)
+
+        def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
+            j = p["b"] * width + column(p) + start
+            target = self.y[(*(p[axis] for axis in batch), p["i"], j)]
+            return target, self.finish(acc, (p["i"], j, 0))
+
+        axes = {**batch, "b": panels, "o": count, "i": self.y.shape[-2], "v": lanes}
+        return Nest(self.y.dtype, axes, store, update, ({"p": range(depth)},) if depth else ())
 
 
 def _aligned(index: Sequence[Affine], shape: tuple[int, ...]) -> Iterator[Index]:
@@ -114,22 +128,20 @@ def _aligned(index: Sequence[Affine], shape: tuple[int, ...]) -> Iterator[Index]
     return (0 if n == 1 else i for i, n in zip(own, shape, strict=True))
 
 
-def _weights(site: Site, op: MatMul, into: Lowering) -> tuple[Stored, tuple[int, ...]]:
-    """The right operand as [*batch, panels, p, width], and that shape."""
+def _weights(site: Site, op: MatMul, into: Lowering) -> tuple[Stored, tuple[int, ...] | None]:
+    """The right operand, and its shape [*batch, panels, p, width] where it is packed."""
     *batch, depth, columns = site.shape(1)
     if op.transpose_w:
         depth, columns = columns, depth
-    whole = max(columns, 1)
-    width = min(whole, PANEL * site.lanes)
-    constant = into.is_constant(1) and columns > width
-    if not op.transpose_w and not constant:
-        return into.read(1), (*batch, -(-columns // whole), depth, whole)
-    if not into.is_constant(1):
-        width = whole
+    width = min(max(columns, 1), PANEL * site.lanes)
+    reused = site.result[-2] >= REUSED or into.is_constant(1)
+    if not op.transpose_w and not (reused and columns > width):
+        return into.read(1), None
     panels = (*batch, -(-columns // width), depth, width)
 
     def pack(plain: Stored) -> Stored:
-        kernel = pack_kernel(site.dtype, prod(batch), depth, columns, width, op.transpose_w)
+        shape = prod(batch), depth, columns
+        kernel = pack_kernel(site.dtype, shape, width, op.transpose_w, site.lanes)
         room = into.temporary(f"{site.name}.packed", site.dtype, prod(panels))
         into.run(kernel, plain, room, label="pack")
         return room
@@ -138,35 +150,22 @@ def _weights(site: Site, op: MatMul, into: Lowering) -> tuple[Stored, tuple[int,
 
 
 def pack_kernel(
-    dtype: Scalar, count: int, depth: int, columns: int, width: int, transposed: bool
+    dtype: Scalar, shape: tuple[int, int, int], width: int, transposed: bool, lanes: int
 ) -> Kernel:
     """Matrices [p, j] (or [j, p]), each to panels [j / width, p, width]; columns beyond the last
-    are zero."""
+    are zero. ``shape``: how many matrices, their depth, their columns."""
+    count, depth, columns = shape
     k = KernelBuilder("pack_panels")
-    w = k.read("w", dtype, (count, columns, depth) if transposed else (count, depth, columns))
-    panels = -(-columns // width)
-    packed = k.write("packed", dtype, (count, panels, depth, width))
+    w = k.read("w", dtype, (prod(shape),))
+    room = (count, -(-columns // width), depth, width)
+    packed = k.write("packed", dtype, (prod(room),))
+    down, across = (1, depth) if transposed else (columns, 1)
     for start, blocks, size in segments(columns, width):
-
-        def store(p: Point, _: Expr, start: int = start) -> tuple[Load, Expr]:
-            j = p["b"] * width + p["j"] + start
-            target = packed[p["n"], p["b"] + start // width, p["p"], p["j"]]
-            return target, w[(p["n"], j, p["p"]) if transposed else (p["n"], p["p"], j)]
-
-        axes = {"n": count, "b": blocks, "p": depth, "j": size}
-        tile = (("j", min(size, 8)),) if transposed else ()
-        vector = None if transposed else ("j", 8)
-        lower(k, Nest(dtype, axes, store), Schedule(("n", "b", "p"), tile, vector))
+        first, ones = start // width, (1, 1, 1, 1)
+        target = Box.whole(room).cut((0, first, 0, 0), (count, blocks, depth, size), ones)
+        steps = (depth * columns, width * across, down, across)
+        copy(k, packed, target, w, Box(target.extents, start * across, steps), lanes)
         if size < width:
-            _zero_columns(k, packed, size)
+            beyond = (count, 1, depth, width - size)
+            fill(k, packed, Box.whole(room).cut((0, first, 0, size), beyond, ones), 0, lanes)
     return k.build()
-
-
-def _zero_columns(k: KernelBuilder, packed: Buffer, first: int) -> None:
-    count, panels, depth, width = packed.shape
-    with (
-        k.loop("n", count, "parallel") as n,
-        k.loop("p", depth, "parallel") as p,
-        k.loop("j", range(first, width)) as j,
-    ):
-        k.store(packed[n, panels - 1, p, j], k.constant(0, packed.dtype))

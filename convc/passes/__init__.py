@@ -7,19 +7,31 @@ from functools import partial
 
 import ir
 from convc.errors import Error
+from convc.passes.absorb_pads import absorb_pads
+from convc.passes.compose_convolutions import compose_convolutions
 from convc.passes.expand_composites import expand_composites
+from convc.passes.fold_affine import fold_affine
+from convc.passes.fold_constants import fold_constants
 from convc.passes.fuse_elementwise import fuse_elementwise
 from convc.passes.fuse_epilogues import fuse_epilogues
 from convc.passes.merge_common_subexpressions import merge_common_subexpressions
+from convc.passes.merge_siblings import merge_siblings
 from convc.passes.relu_gradient_from_result import relu_gradient_from_result
 from convc.passes.remove_dead_code import remove_dead_code
+from convc.passes.simplify import simplify
 from ir.types import described
 
 Pass = Callable[[ir.Graph], ir.Graph]
 PIPELINE: tuple[Pass, ...] = (
     remove_dead_code,
     expand_composites,
+    fold_constants,
+    simplify,
     merge_common_subexpressions,
+    fold_affine,
+    absorb_pads,
+    compose_convolutions,
+    merge_siblings,
     relu_gradient_from_result,
     fuse_epilogues,
     fuse_elementwise,

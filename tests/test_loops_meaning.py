@@ -39,7 +39,7 @@ def evaluate(kernel: Kernel, arrays: Mapping[str, Array]) -> Iterator[Array]:
 NUMBERS = np.array([0.0, -0.0, 1, -2.5, 3, 1e-30, np.inf, -np.inf, np.nan, 7, -1, 0.5])
 OTHERS = {"f32", "f64", "i64", "mix", "shr"}  # conversions, and functions of integers
 UNARY, BINARY = (
-    sorted(name for name, function in FUNCTIONS.items() if function.arity == n and name not in OTHERS)
+    sorted(name for name, f in FUNCTIONS.items() if f.arity == n and name not in OTHERS)
     for n in (1, 2)
 )
 

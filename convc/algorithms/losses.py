@@ -43,7 +43,8 @@ class Total(PlainData):
         x = k.read("x", site.dtype, (outer, classes, inner))
         labels = k.read("labels", "i64", (outer, inner))
         y = k.write("losses", site.dtype, (outer, inner))
-        _label_losses(k, x, labels, y, isinstance(site.op, SoftmaxCrossEntropy), site.lanes)
+        if count:
+            _label_losses(k, x, labels, y, isinstance(site.op, SoftmaxCrossEntropy), site.lanes)
         into.run(k.build(), *operands, terms)
         _add_up(site, into, [terms], count, lambda a: a, max(count, 1), result)
 

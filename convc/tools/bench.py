@@ -16,6 +16,7 @@ from convc.tools.arguments import Subparsers, add_sizes, add_target, new_parser,
 from convc.tools.bench_cases import CASES, HEADER, cells
 from convc.tools.comparison import How
 from convc.tools.layers import DIRECTIONS
+from convc.tools.passes import add_passes, passes_of
 from convc.tools.table import json_text, table
 from ir.errors import did_you_mean
 
@@ -69,6 +70,7 @@ def add_parser(subparsers: Subparsers) -> None:
                         help="ops beside PyTorch, forward and with gradients: names, patterns "
                         "or families (default: all)")  # fmt: skip
     _add_layer_arguments(parser)
+    add_passes(parser)
     parser.set_defaults(run=run)
 
 
@@ -123,7 +125,7 @@ def _is_model(name: str) -> bool:
 def _how(args: argparse.Namespace) -> How:
     return How(
         target=target_named(args.target), threads=args.threads, rounds=args.rounds,
-        vs=tuple(args.vs), batch=args.batch, algorithm=args.algorithm,
+        vs=tuple(args.vs), batch=args.batch, algorithm=args.algorithm, passes=passes_of(args),
     )  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -113,8 +113,7 @@ class Report:
 
     def plain(self) -> dict[str, object]:
         """For JSON."""
-        how = {**asdict(self.how), "target": self.how.target.name}
-        return {**how, "peak": self.peak, "stream": self.stream,
+        return {**self.how.plain(), "peak": self.peak, "stream": self.stream,
                 "geometric_mean": means(self.results),
                 "results": [result.plain() for result in self.results]}  # fmt: skip
 
@@ -159,7 +158,9 @@ def _measure(layer: Layer, direction: Direction, how: How, peak: tuple[Call, flo
 def _compiled(graph: ir.Graph, how: How, result: Result) -> tuple[Model, Result]:
     forced = {"y": how.algorithm} if how.algorithm else None
     start = time.perf_counter()
-    model = compile(graph, how.threads, algorithms=forced, target=how.target.name)
+    model = compile(
+        graph, how.threads, algorithms=forced, target=how.target.name, passes=how.passes
+    )
     took = time.perf_counter() - start
     chosen = ", ".join(algorithm.name for algorithm in model.stages().algorithms.values())
     kernels = model.executable().compiled

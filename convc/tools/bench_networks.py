@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from statistics import median
 
 import convc
@@ -97,8 +97,7 @@ class NetworkReport:
 
     def plain(self) -> dict[str, object]:
         """For JSON."""
-        how = {**asdict(self.how), "target": self.how.target.name}
-        return {**how, "geometric_mean": means(self.results),
+        return {**self.how.plain(), "geometric_mean": means(self.results),
                 "results": [result.plain() for result in self.results]}  # fmt: skip
 
 
@@ -141,7 +140,7 @@ def _measure(name: str, graph: ir.Graph, how: How, peak: tuple[Call, float]) -> 
     result = NetworkResult(network=name, inputs=shown, flops=graph.cost().flops)
     start = time.perf_counter()
     try:
-        model = convc.compile(graph, how.threads, target=how.target.name)
+        model = convc.compile(graph, how.threads, target=how.target.name, passes=how.passes)
     except ir.Error as error:
         return replace(result, errors={OURS: str(error)})
     load = {OURS: time.perf_counter() - start}

@@ -14,11 +14,12 @@ import ir
 from convc.algorithms import Algorithm, Site
 from convc.backend.target import Target, target_named
 from convc.errors import InputError
-from convc.passes import optimised
+from convc.passes import PIPELINE, Pass, optimised
 from convc.select import select
 from convc.settings import default_threads
 from convc.tools import arguments
 from convc.tools.accuracy import Accuracy, accuracy, magnitude, peak, random_inputs, worst
+from convc.tools.passes import add_passes, passes_of
 from convc.tools.table import json_text, table
 from convc.tuning.database import measured
 from ir.errors import GradientError, GraphError
@@ -92,6 +93,7 @@ def check_nodes(
 def check_graph(
     graph: ir.Graph, inputs: Mapping[str, Array], *, target: str | None = None,
     threads: int | None = None, tolerance: float | None = None,
+    passes: Sequence[Pass] = PIPELINE,
 ) -> list[OutputCheck]:  # fmt: skip
     """Compile a static graph and compare its outputs with the interpreter.
 
@@ -99,7 +101,7 @@ def check_graph(
     Where numpy itself, in the graph's own types, is far from float64, ``NUMPY_TIMES`` as far is
     allowed: sums that cancel and decisions that flip are the graph's doing.
     """
-    results = convc.compile(graph, target=target, threads=threads).run(inputs)
+    results = convc.compile(graph, threads, target=target, passes=passes).run(inputs)
     reference = ir.interpret(graph, inputs, "float64")
     numpy: dict[str, Array] = {}
     checks = []
@@ -174,6 +176,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     arguments.add_threads(parser)
     arguments.add_target(parser)
     arguments.add_json(parser)
+    add_passes(parser)
     parser.set_defaults(run=run)
 
 
@@ -187,10 +190,12 @@ def run(args: argparse.Namespace) -> int:
     given = arguments.read_arrays(args.input)
     graph = convc.load(args.model)
     graph = arguments.bound(graph, [_implied(graph, given), *args.sizes], 2)
-    sections = [_section("forward", graph, given, args)]
+    passes = passes_of(args)
+    sections = [_section("forward", graph, given, args, passes)]
     gradients, missing = _gradients(graph, args.gradients)
     if gradients is not None:
-        sections.append(_section("gradients", gradients, given, args, optimised(graph).nodes))
+        sections.append(_section("gradients", gradients, given, args, passes,
+                                 optimised(graph, passes).nodes))  # fmt: skip
     passed = all(check.passed for section in sections for check in section.checks)
     if args.json:
         print(json_text({"passed": passed, "sections": [_json(section) for section in sections]}))
@@ -225,21 +230,20 @@ def _gradients(graph: ir.Graph, wanted: bool | None) -> tuple[ir.Graph | None, l
 
 def _section(
     name: str, graph: ir.Graph, given: Mapping[str, Array], args: argparse.Namespace,
-    known: Sequence[ir.Node] = (),
+    passes: Sequence[Pass], known: Sequence[ir.Node] = (),
 ) -> Section:  # fmt: skip
     """Check a graph; its nodes only where they are not ``known`` to be checked already."""
     inputs = {**random_inputs(graph, args.seed), **given}
     ir.check_inputs(graph, inputs)
-    better = optimised(graph)
+    better = optimised(graph, passes)
     nodes = [node for node in better.nodes if node not in known]
     how: dict[str, Any] = {
         "target": args.target,
         "threads": args.threads,
         "tolerance": args.tolerance,
     }
-    return Section(
-        name, check_nodes(better, inputs, nodes=nodes, **how), check_graph(graph, inputs, **how)
-    )
+    outputs = check_graph(graph, inputs, passes=passes, **how)
+    return Section(name, check_nodes(better, inputs, nodes=nodes, **how), outputs)
 
 
 def _json(section: Section) -> dict[str, object]:

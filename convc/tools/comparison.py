@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 import ir
 from convc.backend.target import Target
+from convc.passes import PIPELINE, Pass, name_of
 from convc.tools import peers
 from convc.tools.timing import Call, Timing, measure, pause_for
 
@@ -32,6 +33,12 @@ class How:
     vs: tuple[str, ...] = ()
     batch: int | None = None
     algorithm: str | None = None
+    passes: tuple[Pass, ...] = PIPELINE
+
+    def plain(self) -> dict[str, object]:
+        """For JSON."""
+        named = {"target": self.target.name, "passes": [name_of(each) for each in self.passes]}
+        return {**asdict(self), **named}
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from convc.backend.target import available, target_named
 from convc.errors import TargetError
 from convc.frontends import load
 from convc.model import Options, Stages, stages
-from convc.passes import PIPELINE
+from convc.passes import PIPELINE, Pass
 from convc.runtime.executable import Executable
 from convc.tools.arguments import (
     Subparsers,
@@ -24,6 +25,7 @@ from convc.tools.arguments import (
     gradient_names,
     new_parser,
 )
+from convc.tools.passes import add_passes, passes_of
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,7 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--gradients", action="store_true", help="compile the gradients too")
     add_sizes(parser, 1)
     add_target(parser)
+    add_passes(parser)
     parser.set_defaults(run=run)
 
 
@@ -64,7 +67,8 @@ def run(args: argparse.Namespace) -> int:
     graph = load(args.model)
     if args.gradients:
         graph = with_gradients(graph)
-    written = compile_object(bound(graph, args.sizes, 1), args.output, args.name, args.target)
+    graph = bound(graph, args.sizes, 1)
+    written = compile_object(graph, args.output, args.name, args.target, passes_of(args))
     size = written.object_file.stat().st_size
     print(f"{written.object_file}  {size:,} bytes, defines {written.symbol}")
     print(f"{written.header_file}  workspace {written.workspace_bytes:,} bytes")
@@ -85,7 +89,11 @@ def with_gradients(graph: ir.Graph) -> ir.Graph:
 
 
 def compile_object(
-    graph: ir.Graph, folder: Path, name: str | None = None, target: str | None = None
+    graph: ir.Graph,
+    folder: Path,
+    name: str | None = None,
+    target: str | None = None,
+    passes: Sequence[Pass] = PIPELINE,
 ) -> Artifact:
     """Write ``NAME.o`` and ``NAME.h`` for a static graph.
 
@@ -96,7 +104,7 @@ def compile_object(
     if chosen.name not in available():
         raise TargetError(f"cannot compile for {chosen.name} here: packing the weights runs its "
                           f"code; targets here: {', '.join(available())}")  # fmt: skip
-    made = stages(graph, Options(1, "fast", (), chosen, PIPELINE))
+    made = stages(graph, Options(1, "fast", (), chosen, tuple(passes)))
     prefix = c_name(name or graph.name)
     symbol = f"{prefix}_run"
     folder.mkdir(parents=True, exist_ok=True)

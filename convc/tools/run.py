@@ -11,6 +11,7 @@ import numpy as np
 import convc
 import ir
 from convc.tools import arguments
+from convc.tools.passes import add_passes, passes_of
 from convc.tools.table import json_text, table
 
 DESCRIPTION = """\
@@ -31,6 +32,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     arguments.add_threads(parser)
     arguments.add_target(parser)
     arguments.add_json(parser)
+    add_passes(parser)
     parser.set_defaults(run=run)
 
 
@@ -39,7 +41,8 @@ def run(args: argparse.Namespace) -> int:
     graph = convc.load(args.model)
     arrays = arguments.read_arrays(args.input)
     ir.check_inputs(graph, arrays)  # before the time of compiling is spent
-    results = convc.compile(graph, threads=args.threads, target=args.target).run(arrays)
+    model = convc.compile(graph, args.threads, target=args.target, passes=passes_of(args))
+    results = model.run(arrays)
     args.output.mkdir(parents=True, exist_ok=True)
     files = {name: args.output / file for name, file in file_names(results).items()}
     for name, array in results.items():

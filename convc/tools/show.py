@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
@@ -17,11 +16,12 @@ from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target, target_named
 from convc.errors import InputError
 from convc.model import Options, Stages, renamed, stages
-from convc.passes import PIPELINE, run_passes
+from convc.passes import Pass
 from convc.plan import Placed
 from convc.program import Step
 from convc.select import candidates
-from convc.tools import arguments, show_ops
+from convc.tools import arguments, show_ops, show_passes
+from convc.tools.passes import add_passes, passes_of
 from convc.tools.table import nbytes, pairs, seconds, table
 from ir.errors import did_you_mean
 from ir.loops import Kernel, to_text
@@ -30,7 +30,7 @@ DESCRIPTION = """\
 Print what MODEL becomes at one stage of its compilation, as text on standard output:
 
   graph       the model itself
-  passes      after each pass over the graph: the number of nodes, and what changed
+  passes      what each pass over the graph changes: nodes, flops, bytes, predicted time
   algorithms  how each node is computed, and why not in another way
   loops       the loops of each kernel
   plan        the steps in the order they run, and where every buffer lies in memory
@@ -40,6 +40,7 @@ Print what MODEL becomes at one stage of its compilation, as text on standard ou
 With --ops and no MODEL: the ops of the language, their formulas, gradients and algorithms."""
 EXAMPLE = """\
   convc show lenet.ir --at plan --sizes N=1
+  convc show zoo:resnet50 --at passes --no-diff --passes default,mine.py:my_pass
   convc show lenet.ir --at asm --node conv1 --target avx2
   convc show --ops conv max_pool"""
 
@@ -52,11 +53,12 @@ class View:
     target: str | None
     node: str | None
     diff: bool
+    passes: tuple[Pass, ...]
 
     @cached_property
     def stages(self) -> Stages:
         """All stages of the graph."""
-        return stages(self.graph, Options(1, "fast", (), target_named(self.target), PIPELINE))
+        return stages(self.graph, Options(1, "fast", (), target_named(self.target), self.passes))
 
     def shows(self, name: str) -> bool:
         """Whether to show a node of the optimised graph."""
@@ -95,6 +97,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
                         help="show the gradients of all float weights too")  # fmt: skip
     parser.add_argument("--diff", action=argparse.BooleanOptionalAction, default=True,
                         help="print what a pass changed (default: yes)")  # fmt: skip
+    add_passes(parser)
     parser.set_defaults(run=run)
 
 
@@ -116,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
         graph = ir.vjp(graph, weights)
     if args.sizes or args.at != "graph":
         graph = arguments.bound(graph, args.sizes, 1)
-    for text in STAGES[args.at](View(graph, args.target, args.node, args.diff)):
+    for text in STAGES[args.at](View(graph, args.target, args.node, args.diff, passes_of(args))):
         print(text.rstrip("\n"))
     return 0
 
@@ -129,16 +132,7 @@ def _graph(view: View) -> Iterator[str]:
 
 
 def _passes(view: View) -> Iterator[str]:
-    before = view.graph
-    for name, after in run_passes(before):
-        yield f"{name}: {len(before.nodes)} -> {len(after.nodes)} nodes"
-        old, new = (ir.to_text(graph).splitlines() for graph in (before, after))
-        if old == new:
-            yield "  nothing changed"
-        elif view.diff:
-            yield from difflib.unified_diff(old, new, "before", "after", lineterm="")
-        yield ""
-        before = after
+    yield from show_passes.described(view.graph, view.passes, target_named(view.target), view.diff)
 
 
 # ---------------------------------------------------------------- algorithms

@@ -14,10 +14,11 @@ from convc.backend.target import Target
 from convc.cost import stream_bytes
 from convc.errors import AlgorithmError
 from convc.tuning.records import REFUSED, Times, signature
-from ir.ops import Dense, Expand, Reshape, Softmax, Transpose
+from ir.ops import Expand, MatMul, Reshape, Softmax, Transpose
+from ir.ops.index import Finding, Indexing
 
 ACCURACIES = ("fast", "exact")
-PLAIN_READERS = (Dense, Expand, Reshape, Softmax, Transpose)
+PLAIN_READERS = (Expand, Finding, Indexing, MatMul, Reshape, Softmax, Transpose)
 
 
 @dataclass(frozen=True)

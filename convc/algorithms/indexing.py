@@ -7,6 +7,7 @@ language, so one that is wrong reads or writes some other element of the buffer 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from math import prod
 from typing import TYPE_CHECKING, ClassVar
 
@@ -14,9 +15,9 @@ from convc.algorithms.base import Site
 from convc.algorithms.movement import PlainData
 from convc.algorithms.strided import walk
 from convc.schedule import segments
-from ir.loops import Affine, KernelBuilder
+from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import call, select
-from ir.loops.nodes import Clamped, Expr, Position
+from ir.loops.nodes import Clamped, Expr, Position, Scalar
 from ir.ops import ArgMax, ArgMin, Take, TakeAlong, TakeAlongGrad, TakeGrad
 
 if TYPE_CHECKING:
@@ -106,7 +107,8 @@ def _vectors(k: KernelBuilder, first: Affine, count: int, lanes: int) -> Iterato
 
 
 class FindExtreme(PlainData):
-    """The first largest or smallest along an axis; lanes are neighbouring results."""
+    """The first largest or smallest along an axis. Lanes are neighbouring results; where there are
+    none, neighbours along the axis, which compete with each other at last."""
 
     name: ClassVar[str] = "find_extreme"
 
@@ -117,31 +119,98 @@ class FindExtreme(PlainData):
         op = site.op
         assert isinstance(op, ArgMax | ArgMin)
         source, result = into.read(0), into.write()
-        dtype = source.dtype
-        lanes = site.target.lanes(dtype)
+        lanes = site.target.lanes(source.dtype)
         k = KernelBuilder(op.name)
-        x = k.read("x", dtype, view(site.shape(0), op.axis))
+        x = k.read("x", source.dtype, view(site.shape(0), op.axis))
         outer, size, inner = x.shape
         y = k.write("y", "i64", (outer, inner))
+        if inner == 1 and size > lanes:
+            with k.loop("n", outer, "parallel") as n:
+                search = _Search.of(k, op, x.dtype, lanes)
+                with k.loop("v", lanes, "vector") as v:
+                    search.begin(v, x[n, v, 0], Position(v))
+                for start, trips, width in segments(size - lanes, lanes):
+                    with k.loop("i", trips) as i, k.loop("v", width, "vector") as v:
+                        place = i * width + v + (start + lanes)
+                        search.meet(v, x[n, place, 0], Position(place))
+                k.store(y[n, 0], search.settled().which[0])
+            into.run(k.build(), source, result)
+            return
         for start, trips, width in segments(inner, lanes):
             with k.loop("n", outer, "parallel") as n, k.loop("s", trips, "parallel") as s:
-                best, which = k.local("best", dtype, (width,)), k.local("which", "i64", (width,))
                 first = s * width + start
+                search = _Search.of(k, op, x.dtype, width)
                 with k.loop("v", width, "vector") as v:
-                    k.store(best[v], x[n, 0, first + v])
-                    k.store(which[v], Position(Affine()))
+                    search.begin(v, x[n, 0, first + v], Position(Affine()))
                 with k.loop("i", range(1, size)) as i, k.loop("v", width, "vector") as v:
-                    value = x[n, i, first + v]
-                    better = _better(op, value, best[v])
-                    k.store(which[v], select(better, Position(i), which[v]))
-                    k.store(best[v], select(better, value, best[v]))
+                    search.meet(v, x[n, i, first + v], Position(i))
                 with k.loop("v", width, "vector") as v:
-                    k.store(y[n, first + v], which[v])
+                    k.store(y[n, first + v], search.which[v])
         into.run(k.build(), source, result)
 
 
-def _better(op: ArgMax | ArgMin, value: Expr, best: Expr) -> Expr:
-    """Whether a later value takes the place of the best: it is beyond, or the first NaN."""
-    beyond = call("gt" if op.largest else "lt", value, best)
-    fresh = call("and", call("isnan", value), call("not", call("isnan", best)))
-    return call("or", beyond, fresh)
+@dataclass(frozen=True)
+class _Search:
+    """In each lane, the best value so far and its position along the axis."""
+
+    k: KernelBuilder
+    op: ArgMax | ArgMin
+    best: Buffer
+    which: Buffer
+
+    @staticmethod
+    def of(k: KernelBuilder, op: ArgMax | ArgMin, dtype: Scalar, lanes: int) -> _Search:
+        """Room for so many lanes."""
+        return _Search(k, op, k.local("best", dtype, (lanes,)), k.local("which", "i64", (lanes,)))
+
+    def begin(self, v: Affine, value: Expr, position: Expr) -> None:
+        """The first value of a lane."""
+        self.k.store(self.best[v], value)
+        self.k.store(self.which[v], position)
+
+    def meet(self, v: Affine, value: Expr, position: Expr) -> None:
+        """Take a value of a later position if it is beyond the best, or the first NaN."""
+        better = _or(self._beyond(value, self.best[v]), _only_nan(value, self.best[v]))
+        self._take(v, better, value, position)
+
+    def settled(self) -> _Search:
+        """One lane, the best of all: halves against halves, of equals the first position."""
+        search, lanes = self, self.best.shape[0]
+        while lanes > 1:
+            half = (lanes + 1) // 2
+            winner = _Search.of(self.k, self.op, self.best.dtype, half)
+            with self.k.loop("v", half, "vector") as v:
+                winner.begin(v, search.best[v], search.which[v])
+            with self.k.loop("v", lanes - half, "vector") as v:
+                value, position = search.best[v + half], search.which[v + half]
+                mine = winner.best[v]
+                alike = _or(call("eq", value, mine), _and(_nan(value), _nan(mine)))
+                first = _and(alike, call("lt", position, winner.which[v]))
+                better = _or(self._beyond(value, mine), _or(_only_nan(value, mine), first))
+                winner._take(v, better, value, position)
+            search, lanes = winner, half
+        return search
+
+    def _take(self, v: Affine, better: Expr, value: Expr, position: Expr) -> None:
+        """The position first: what is better is worked out again for the value."""
+        self.k.store(self.which[v], select(better, position, self.which[v]))
+        self.k.store(self.best[v], select(better, value, self.best[v]))
+
+    def _beyond(self, value: Expr, best: Expr) -> Expr:
+        return call("gt" if self.op.largest else "lt", value, best)
+
+
+def _only_nan(value: Expr, best: Expr) -> Expr:
+    return _and(_nan(value), call("not", _nan(best)))
+
+
+def _and(a: Expr, b: Expr) -> Expr:
+    return call("and", a, b)
+
+
+def _or(a: Expr, b: Expr) -> Expr:
+    return call("or", a, b)
+
+
+def _nan(value: Expr) -> Expr:
+    return call("isnan", value)

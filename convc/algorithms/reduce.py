@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 Combine = Callable[[Expr, Expr], Expr]
 Place = Callable[[Point], list[Affine]]
-ROWS = 4  # vectors of partial results, or of neighbouring results: their sums overlap in time
+ROWS = 8  # vectors of partial results, or of neighbouring results: their sums overlap in time
 CHUNK = 16384  # neighbours added up to one partial result
 FEW, MUCH, PIECE = 32, 1 << 17, 1 << 15  # tasks, elements, elements of a piece
 
@@ -230,22 +230,29 @@ def _along(k: KernelBuilder, y: Buffer, x: Buffer, work: Work, rule: Rule, lanes
 
 def _row(k: KernelBuilder, x: Buffer, first: Affine, count: int, rule: Rule, lanes: int) -> Expr:
     """So many neighbours combined: in the lanes of several vectors, and those at the end."""
-    rows, width = min(ROWS, count // lanes), lanes
-    if not rows:
-        rows, width = 1, count
+    width = lanes if count >= lanes else 1
+    rows = min(ROWS, count // width)
     acc = k.local("acc", x.dtype, (rows, width))
     with k.loop("row", rows, "unroll") as row, k.loop("v", width, "vector") as v:
         k.store(acc[row, v], k.constant(rule.neutral, x.dtype))
-    for start, trips, size in segments(count, rows * width):
-        for begin, vectors, wide in segments(size, width):
-            with (
-                k.loop("t", trips) as t,
-                k.loop("row", vectors, "unroll") as row,
-                k.loop("v", wide, "vector") as v,
-            ):
-                element = x[first + t * size + row * wide + v + (start + begin)]
-                k.store(acc[row, v], rule.combine(acc[row, v], element))
+    step = rows * width
+    done = count - count % step
+    with k.loop("t", count // step) as t, k.loop("row", rows, "unroll") as row:
+        _combine(k, acc, row, x, first + t * step + row * width, width, rule)
+    while done < count:  # in vectors, then in half as wide ones, and so on
+        while count - done < width:
+            width //= 2
+        _combine(k, acc, Affine.of(done // width % rows), x, first + done, width, rule)
+        done += width
     return _folded(k, acc, rule)
+
+
+def _combine(
+    k: KernelBuilder, acc: Buffer, row: Affine, x: Buffer, first: Affine, width: int, rule: Rule
+) -> None:
+    """Combine so many neighbours with the first lanes of a row of partial results."""
+    with k.loop("v", width, "vector") as v:
+        k.store(acc[row, v], rule.combine(acc[row, v], x[first + v]))
 
 
 def _folded(k: KernelBuilder, acc: Buffer, rule: Rule) -> Expr:

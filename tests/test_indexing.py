@@ -45,6 +45,8 @@ def test_random_reductions_are_those_of_numpy(seed: int, dtype: str) -> None:
         np.testing.assert_allclose(got, want, rtol=0 if name in ("max", "min") else rtol)
     tied = np.round(x * 20)
     for axis in range(len(shape)):
+        running = compiled(lambda b, v, a=axis: b.cumsum(v, a), tied)
+        np.testing.assert_array_equal(running, np.cumsum(tied, axis))
         for name in ("argmax", "argmin"):
             got = compiled(lambda b, v, n=name, a=axis: getattr(b, n)(v, a), tied)
             np.testing.assert_array_equal(got, getattr(tied, name)(axis))

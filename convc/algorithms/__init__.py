@@ -11,6 +11,7 @@ from convc.algorithms.movement import Alias, Move
 from convc.algorithms.pointwise import Pointwise
 from convc.algorithms.pool import Locate, Pick, Scatter, Sweep
 from convc.algorithms.reduce import Reduce
+from convc.algorithms.scan import Scan
 from convc.algorithms.separable import Separable
 from convc.algorithms.softmax import AlongClasses
 from convc.algorithms.winograd import Winograd
@@ -38,6 +39,7 @@ ALGORITHMS: tuple[Algorithm, ...] = (
     Gather(),
     ScatterAdd(),
     FindExtreme(),
+    Scan(),
     AlongClasses(),
     Total(),
 )

@@ -1,9 +1,9 @@
-"""Builder methods for reductions over axes."""
+"""Builder methods for reductions over axes, and running sums."""
 
 from __future__ import annotations
 
 from ir.build.core import Core, PerAxis, Value, from_start, items
-from ir.ops import index, reduce, shape
+from ir.ops import index, reduce, scan, shape
 
 
 class ReduceMethods(Core):
@@ -52,6 +52,21 @@ class ReduceMethods(Core):
         """Where x is smallest along an axis, as i64: the first such position."""
         (chosen,) = self._chosen("argmin", x, axis)
         return self._reduced(index.ArgMin(chosen), x, keepdims, name)
+
+    def cumsum(
+        self,
+        x: Value,
+        axis: int = 1,
+        exclusive: bool = False,
+        reverse: bool = False,
+        name: str | None = None,
+    ) -> Value:
+        """The sums of x up to each element along an axis.
+
+        `exclusive` leaves the element itself out; `reverse` sums from the end.
+        """
+        (chosen,) = self._chosen("cumsum", x, axis)
+        return self.apply(scan.CumSum(chosen, exclusive, reverse), x, name=name)
 
     def _chosen(self, what: str, x: Value, axes: PerAxis | None) -> tuple[int, ...]:
         """Axes to reduce, counted from the start."""

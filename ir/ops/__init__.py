@@ -65,6 +65,7 @@ from ir.ops.pool import AveragePool, AveragePoolGrad, MaxPool, MaxPoolGrad, MaxP
 from ir.ops.pool_variants import ChannelPool, LpPool, WeightedPool
 from ir.ops.reduce import Mean, ReduceMax, ReduceMin, ReduceProd, ReduceProdGrad
 from ir.ops.resize import Resize
+from ir.ops.scan import CumSum
 from ir.ops.shape import Expand, Reshape, Sum, Transpose
 from ir.ops.tiled import TiledBias, TiledConv
 
@@ -147,6 +148,7 @@ OPS: tuple[type[Op], ...] = (
     ReduceMin,
     ReduceProd,
     ReduceProdGrad,
+    CumSum,
     ArgMax,
     ArgMin,
     Take,

@@ -55,6 +55,22 @@ def test_reductions_and_their_gradients_are_those_of_torch(shape, dtype):
         np.testing.assert_array_equal(got, getattr(torch, name)(torch.tensor(x), -1).numpy())
 
 
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_running_sums_and_their_gradients_are_those_of_torch(axis):
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).standard_normal((3, 5, 4))
+    tensor = torch.tensor(x, requires_grad=True)
+    whole = torch.cumsum(tensor, axis)
+    from_end = torch.flip(torch.cumsum(torch.flip(tensor, (axis,)), axis), (axis,))
+    cases = (({}, whole), ({"exclusive": True}, whole - tensor), ({"reverse": True}, from_end),
+             ({"exclusive": True, "reverse": True}, from_end - tensor))  # fmt: skip
+    for flags, want in cases:
+        (gradient,) = torch.autograd.grad(want.sum(), tensor, retain_graph=True)
+        got = with_gradient(lambda b, v, f=flags: b.cumsum(v, axis, **f), x)
+        np.testing.assert_allclose(got[0], want.detach().numpy(), rtol=1e-12, atol=1e-12)
+        np.testing.assert_allclose(got[1], gradient.numpy(), rtol=1e-12)
+
+
 @pytest.mark.parametrize("x", [[[2.0, 0, 3]], [[0.0, 0, 3]], [[5.0, 0, 0]], [[0.0, 0, 0]]])
 def test_the_gradient_of_a_product_knows_zeros(x):
     torch = pytest.importorskip("torch")

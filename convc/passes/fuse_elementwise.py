@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterator
 from dataclasses import replace
 
@@ -48,44 +47,59 @@ def _without_expansions(graph: ir.Graph) -> ir.Graph:
 class _Groups:
     """Nodes to be fused. Sets of nodes are the bits of integers, by position in the graph.
 
-    ``above`` and ``below`` are the nodes that a node depends on and that depend on it once groups
-    are single nodes. A group may not be above and below another node at once.
+    ``order`` holds the groups so that each stands after all that it reads, with empty places.
     """
 
     def __init__(self, graph: ir.Graph) -> None:
         self.graph, self.nodes = graph, graph.nodes
         self.position = {node.name: at for at, node in enumerate(graph.nodes)}
         self.groups = [1 << at for at in range(len(graph.nodes))]
-        self.above, self.below = [0] * len(graph.nodes), [0] * len(graph.nodes)
+        self.order = list(self.groups)
+        self.place = {group: at for at, group in enumerate(self.groups)}
         self.outputs = set(graph.outputs.values())
         self.found = False
-        for at, node in enumerate(self.nodes):
-            for name in node.inputs:
-                producer = graph.producer(name)
-                if producer is not None:
-                    source = self.position[producer.name]
-                    self.above[at] |= self.above[source] | 1 << source
-        for at in range(len(self.nodes)):
-            for source in _bits(self.above[at]):
-                self.below[source] |= 1 << at
 
     def join(self, first: ir.Node | None, second: ir.Node) -> None:
         """Make one group of those of two nodes, if a kernel can run it and no cycle comes of it."""
         if first is None or not self._alike(first, second):
             return
-        a, b = self.position[first.name], self.position[second.name]
-        union = self.groups[a] | self.groups[b]
-        above = (self.above[a] | self.above[b]) & ~union
-        below = (self.below[a] | self.below[b]) & ~union
-        if self.groups[a] == self.groups[b] or above & below or not self._fits(union):
+        source, reader = (self.groups[self.position[node.name]] for node in (first, second))
+        if source == reader or not self._fits(source | reader):
+            return
+        before = self._between(source, reader)
+        if source in before:
             return
         self.found = True
+        self._merge(source, reader, before)
+
+    def _merge(self, source: int, reader: int, before: set[int]) -> None:
+        """What the reader depends on moves before the two, what else stood between them behind."""
+        union, start, stop = source | reader, self.place[source], self.place[reader] + 1
+        between = self.order[start + 1 : stop - 1]
+        first, last = ([g for g in between if (g in before) == early] for early in (True, False))
+        self.order[start:stop] = [*first, union, *last, 0]
+        for at in range(start, stop):
+            self.place[self.order[at]] = at
         for at in _bits(union):
-            self.groups[at], self.above[at], self.below[at] = union, above, below
-        for at in _bits(above):
-            self.below[at] |= union | below
-        for at in _bits(below):
-            self.above[at] |= union | above
+            self.groups[at] = union
+
+    def _between(self, source: int, reader: int) -> set[int]:
+        """The groups after the one on which the other depends, not counting that it reads the one;
+        with the one among them if they depend on it."""
+        start, found = self.place[source], set[int]()
+        waiting = self._read_by(reader) - {source, reader}
+        while waiting:
+            group = waiting.pop()
+            if group not in found and self.place[group] >= start:
+                found.add(group)
+                waiting |= self._read_by(group) - {group}
+        return found
+
+    def _read_by(self, group: int) -> set[int]:
+        """The groups that this one gets its operands from, itself too if it is one of several."""
+        names = (name for at in _bits(group) for name in self.nodes[at].inputs)
+        producers = (self.graph.producer(name) for name in names)
+        return {self.groups[self.position[node.name]] for node in producers if node is not None}
 
     def _alike(self, *nodes: ir.Node) -> bool:
         """Whether both compute one type by elementwise ops, from floats of that type."""
@@ -123,8 +137,8 @@ class _Groups:
         ]
 
     def fused(self) -> ir.Graph:
-        """The graph with a node for each group, in an order that keeps to the old one."""
-        return self.graph.replace(nodes=tuple(map(self._node, self._ordered())))
+        """The graph with a node for each group."""
+        return self.graph.replace(nodes=tuple(self._node(group) for group in self.order if group))
 
     def _node(self, group: int) -> ir.Node:
         members = [self.nodes[at] for at in _bits(group)]
@@ -140,29 +154,6 @@ class _Groups:
         given = tuple(numbers[name, False] for name in results)
         op = Elementwise(len(operands), tuple(steps), given)
         return ir.Node(op, tuple(name for name, _ in operands), tuple(results))
-
-    def _ordered(self) -> Iterator[int]:
-        """Each group after all that it reads; of those that may come next, the one whose last
-        node stood first."""
-        readers: dict[int, set[int]] = {group: set() for group in self.groups}
-        for group in readers:
-            members = [self.nodes[at] for at in _bits(group)]
-            for name, _ in self._operands(members):
-                producer = self.graph.producer(name)
-                if producer is not None:
-                    readers[self.groups[self.position[producer.name]]].add(group)
-        waiting = dict.fromkeys(readers, 0)
-        for group in (reader for each in readers.values() for reader in each):
-            waiting[group] += 1
-        ready = [(group.bit_length(), group) for group, count in waiting.items() if not count]
-        heapq.heapify(ready)
-        while ready:
-            _, group = heapq.heappop(ready)
-            yield group
-            for reader in readers[group]:
-                waiting[reader] -= 1
-                if not waiting[reader]:
-                    heapq.heappush(ready, (reader.bit_length(), reader))
 
 
 def _is_bias(node: ir.Node, operand: int) -> bool:

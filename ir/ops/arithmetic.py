@@ -9,7 +9,7 @@ import numpy as np
 
 from ir.errors import DTypeError
 from ir.op import Example, Grads, Values
-from ir.ops.pointwise import Broadcasting, broadcast, constant
+from ir.ops.pointwise import Broadcasting, common_shape, constant
 from ir.ops.shape import sum_to
 from ir.types import Array, TensorType
 
@@ -152,7 +152,7 @@ class Where(Broadcasting):
         if not c.dtype.is_float or not fits:
             hint = "c must be float, a and b of its type or i64"
             raise DTypeError(f"{self.name}: c is {c}, a is {a} and b is {b}; {hint}")
-        return (a.with_shape(*broadcast(self, types)),)
+        return (a.with_shape(*common_shape(self, types)),)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         c, a, b = arrays

@@ -12,7 +12,7 @@ import numpy as np
 from ir.dims import Dim
 from ir.errors import AttributeValueError, ShapeError
 from ir.op import Example, Grads, Op, Values, require_floats
-from ir.ops.shape import Sum, sum_to
+from ir.ops.shape import Sum, broadcast, sum_to
 from ir.types import Array, TensorType, described
 
 if TYPE_CHECKING:
@@ -159,7 +159,7 @@ class Broadcasting(Op):
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_floats(self, *types)
-        return (types[0].with_shape(*broadcast(self, types)),)
+        return (types[0].with_shape(*common_shape(self, types)),)
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
@@ -175,17 +175,16 @@ class Broadcasting(Op):
         return tuple(Example.of(name, cls(), *ab, positive=cls.positive) for name, *ab in cases)
 
 
-def broadcast(op: Op, types: Sequence[TensorType]) -> tuple[Dim, ...]:
+def common_shape(op: Op, types: Sequence[TensorType]) -> tuple[Dim, ...]:
     """The shape that the operands of `op` broadcast to; ShapeError where they do not."""
-    rank = max(type.rank for type in types)
-    shape: list[Dim] = []
-    for extents in zip(*((1,) * (rank - t.rank) + t.shape for t in types), strict=True):
-        wide = {extent for extent in extents if extent != 1}
-        if len(wide) > 1:
+    shape: tuple[Dim, ...] = ()
+    for type in types:
+        joined = broadcast(shape, type.shape)
+        if joined is None:
             listed = " and ".join(map(str, types))
             raise ShapeError(f"{op.name}: {listed} do not broadcast; reshape one of them")
-        shape.append(wide.pop() if wide else 1)
-    return tuple(shape)
+        shape = joined
+    return shape
 
 
 @dataclass(frozen=True)
@@ -216,7 +215,7 @@ class Sub(Broadcasting):
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (g,) = upstream
         left, right = inputs
-        return sum_to(b, g, left.shape), b.apply(Scale(-1.0), sum_to(b, g, right.shape))
+        return sum_to(b, g, left.shape), -sum_to(b, g, right.shape)
 
 
 @dataclass(frozen=True)
@@ -232,10 +231,7 @@ class Mul(Broadcasting):
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (g,) = upstream
         left, right = inputs
-        return (
-            sum_to(b, b.apply(Mul(), g, right), left.shape),
-            sum_to(b, b.apply(Mul(), g, left), right.shape),
-        )
+        return sum_to(b, g * right, left.shape), sum_to(b, g * left, right.shape)
 
 
 @dataclass(frozen=True)

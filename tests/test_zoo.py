@@ -20,6 +20,7 @@ PARAMETERS = {
     "squeezenet": 1_235_496,
     "densenet121": 7_978_856,
     "classifier_fixed": 3 * 64 * 9 + 64 + 64 * 64 * 9 + 64 + 16384 * 1000 + 1000,
+    "classifier_adaptive": 3 * 64 * 9 + 64 + 64 * 64 * 9 + 64 + 576 * 1000 + 1000,
     "autoencoder": 16 * 9 + 16 + 32 * 16 * 9 + 32 + 16 + 1,  # tied: one kernel for both ways
 }
 GIGA_MULTIPLY_ADDS = {
@@ -42,7 +43,7 @@ RESULTS = {
     "autoencoder": "f32[N, 1, 28, 28]",
 }
 OTHERS = ("softmax", "logistic", "reshape")  # whose results do not tell how large numbers become
-SMALL = ("lenet", "autoencoder", "classifier_convolutional", "squeezenet")
+SMALL = ("lenet", "autoencoder", "classifier_adaptive", "classifier_convolutional", "squeezenet")
 
 
 def bound(name: str, batch: int = 1, size: int = 40) -> ir.Graph:
@@ -101,6 +102,16 @@ def test_native_is_as_interpreted(name: str) -> None:
     (reference,) = ir.interpret(graph, {"x": x}, "float64").values()
     result = convc.compile(graph)(x)
     np.testing.assert_allclose(result, reference, atol=1e-4 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize("name", ["classifier_adaptive", "classifier_convolutional"])
+def test_the_same_weights_take_images_of_any_size(name: str) -> None:
+    graph = zoo.build(name)
+    model = convc.compile(graph)
+    for height, width in ((64, 64), (80, 70)):
+        x = image(graph.bind({"H": height, "W": width}))
+        (reference,) = ir.interpret(graph, {"x": x}, "float64").values()
+        np.testing.assert_allclose(model(x), reference, rtol=1e-3, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["lenet", "autoencoder"])

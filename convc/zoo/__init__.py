@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 import ir
 from convc.errors import InputError
-from convc.zoo.chapter import classifier_convolutional, classifier_fixed
+from convc.zoo.chapter import classifier_adaptive, classifier_convolutional, classifier_fixed
 from convc.zoo.layers import Net
 from convc.zoo.plain import alexnet, lenet, squeezenet, vgg16
 from convc.zoo.residual import densenet121, mobilenetv2, resnet18, resnet50
@@ -22,7 +22,8 @@ NETWORKS: dict[str, Network] = {
     network.__name__: network
     for network in (
         lenet, alexnet, vgg16, resnet18, resnet50, mobilenetv2, squeezenet, densenet121,
-        unet, tcn, c3d, autoencoder, classifier_fixed, classifier_convolutional,
+        unet, tcn, c3d, autoencoder, classifier_fixed, classifier_adaptive,
+        classifier_convolutional,
     )
 }  # fmt: skip
 NAMES = tuple(NETWORKS)

@@ -53,16 +53,23 @@ def openvino(model: bytes, inputs: Inputs, threads: int) -> Call:
 def onnx_model(graph: ir.Graph) -> bytes:
     """A static graph as an ONNX model; ``UntranslatableError`` where ONNX has no such op."""
     onnx = needed("onnx")
+    if any(0 in type.shape for type in graph.types.values()):
+        raise UntranslatableError("ONNX: engines crash on empty tensors")
     writer = Writer(graph)
     for step in steps(graph):
         if type(step.op) not in ONNX:
             raise UntranslatableError(f"ONNX: {step.op.name}")
         ONNX[type(step.op)](writer, step)
-    info, floats = onnx.helper.make_tensor_value_info, onnx.TensorProto.FLOAT
+    info = onnx.helper.make_tensor_value_info
+    outputs = {name: graph.types[name] for name in graph.outputs.values()}
+
+    def kind(type: ir.TensorType) -> int:
+        return int(onnx.helper.np_dtype_to_tensor_dtype(type.dtype.numpy))
+
     built = onnx.helper.make_graph(
         writer.nodes, "graph",
-        [info(name, floats, type.static_shape) for name, type in graph.inputs.items()],
-        [info(name, floats, graph.types[name].static_shape) for name in graph.outputs.values()],
+        [info(name, kind(type), type.static_shape) for name, type in graph.inputs.items()],
+        [info(name, kind(type), type.static_shape) for name, type in outputs.items()],
         [onnx.numpy_helper.from_array(np.array(a), name) for name, a in writer.weights.items()],
     )  # fmt: skip
     model = onnx.helper.make_model(built, opset_imports=[onnx.helper.make_opsetid("", OPSET)])
@@ -169,6 +176,42 @@ def _transpose(w: Writer, step: Step) -> None:
     w.node("Transpose", step.operands, step.result, **perm)
 
 
+def _slice(w: Writer, step: Step) -> None:
+    op = step.op
+    assert isinstance(op, ops.Slice)
+    sizes = w.graph.types[step.result].static_shape
+    if not sizes:
+        w.node("Identity", step.operands, step.result)
+        return
+    starts = np.array(op.starts, np.int64)
+    parts = {"starts": starts, "ends": starts + np.array(sizes) * op.steps,
+             "axes": np.arange(len(sizes)), "steps": np.array(op.steps, np.int64)}  # fmt: skip
+    names = [w.constant(step, array, name) for name, array in parts.items()]
+    w.node("Slice", (*step.operands, *names), step.result)
+
+
+def _pad(w: Writer, step: Step) -> None:
+    op = step.op
+    assert isinstance(op, ops.Pad)
+    if any(op.interior):
+        raise UntranslatableError("ONNX: a pad between elements")
+    if not op.pads:
+        w.node("Identity", step.operands, step.result)
+        return
+    pads = w.constant(step, np.array(op.pads, np.int64).reshape(-1, 2).T.reshape(-1), "pads")
+    w.node("Pad", (*step.operands, pads, w.number(step, op.value)), step.result)
+
+
+def _expand(w: Writer, step: Step) -> None:
+    shape = np.array(w.graph.types[step.result].static_shape, np.int64)
+    w.node("Expand", (*step.operands, w.constant(step, shape)), step.result)
+
+
+def _take(w: Writer, step: Step) -> None:
+    assert isinstance(step.op, ops.Take)
+    w.node("Gather", step.operands, step.result, axis=step.op.axis)
+
+
 def _concat(w: Writer, step: Step) -> None:
     assert isinstance(step.op, ops.Concat)
     w.node("Concat", step.operands, step.result, axis=step.op.axis)
@@ -224,8 +267,6 @@ def _batch_norm(w: Writer, step: Step) -> None:
     x, mean, variance, *rest = step.operands
     channels = w.graph.types[mean].static_shape
     dtype = w.graph.types[x].dtype.numpy
-    if w.graph.types[x].rank < 2 or 0 in w.graph.types[x].static_shape:
-        raise UntranslatableError("ONNX: normalisation of nothing")
     scale = rest[0] if rest else w.constant(step, np.ones(channels, dtype), "scale")
     shift = rest[1] if rest[1:] else w.constant(step, np.zeros(channels, dtype), "shift")
     operands = (x, scale, shift, mean, variance)
@@ -251,6 +292,10 @@ ONNX: dict[type[ir.Op], Emit] = {
     ops.Reshape: _reshape,
     ops.Transpose: _transpose,
     ops.Concat: _concat,
+    ops.Slice: _slice,
+    ops.Pad: _pad,
+    ops.Expand: _expand,
+    ops.Take: _take,
     ops.Softmax: _softmax,
     ops.Mean: _mean,
     ops.Sum: _sum,

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 
@@ -175,6 +175,19 @@ def _average_pool(place: Place, step: Step) -> Function:
     return lambda x: pool(x, op.window, op.stride, pads, partial, op.divisor == "padded")
 
 
+def _adaptive_pool(place: Place, step: Step) -> Function:
+    op = step.op
+    assert isinstance(op, ops.AdaptivePool)
+    size = place.shape(step.operands[0])[2:]
+    if op.mode == "offset" or any(
+        op.bins(axis, n) != replace(op, mode="cover").bins(axis, n) for axis, n in enumerate(size)
+    ):
+        raise UntranslatableError("PyTorch: other bins")
+    kind = "max" if op.kind == "max" else "avg"
+    pool = getattr(place.functional, f"adaptive_{kind}_pool{len(op.size)}d")
+    return lambda x: pool(x, op.size)
+
+
 def _pool_pads(place: Place, step: Step, op: PoolAttributes) -> list[int] | None:
     """Padding that PyTorch takes: the same at both ends, at most half a window."""
     if not fits(place.graph, step):
@@ -243,6 +256,36 @@ def _clip(place: Place, step: Step) -> Function:
     return lambda x: x.clamp(op.low, op.high)
 
 
+def _slice(place: Place, step: Step) -> Function:
+    op = step.op
+    assert isinstance(op, ops.Slice)
+    axes = zip(op.starts, place.shape(step.result), op.steps, strict=True)
+    cut = tuple(slice(start, start + size * by, by) for start, size, by in axes)
+    return lambda x: x[cut]
+
+
+def _pad(place: Place, step: Step) -> Function:
+    op = step.op
+    assert isinstance(op, ops.Pad)
+    shape, pads = place.shape(step.operands[0]), cast("Pads", op.pads)  # no symbols are left
+    gone = any(n + lo < 0 or n + hi < 0 for n, (lo, hi) in zip(shape, pads, strict=True))
+    if any(op.interior) or gone:
+        raise UntranslatableError("PyTorch: a pad between elements, or one that crops all")
+    pad, around = place.functional.pad, _outside(pads)
+    return lambda x: pad(x, around, value=op.value)
+
+
+def _expand(place: Place, step: Step) -> Function:
+    shape = place.shape(step.result)
+    return lambda x: x.expand(shape)
+
+
+def _take(place: Place, step: Step) -> Function:
+    op = step.op
+    assert isinstance(op, ops.Take)
+    return lambda x, index: place.torch.index_select(x, op.axis, index)
+
+
 def _concat(place: Place, step: Step) -> Function:
     op = step.op
     assert isinstance(op, ops.Concat)
@@ -278,6 +321,11 @@ TORCH: dict[type[ir.Op], Callable[[Place, Step], Function]] = {
     ops.Reshape: _reshape,
     ops.Transpose: _transpose,
     ops.Concat: _concat,
+    ops.Slice: _slice,
+    ops.Pad: _pad,
+    ops.Expand: _expand,
+    ops.Take: _take,
+    ops.AdaptivePool: _adaptive_pool,
     ops.Softmax: _softmax,
     ops.Mean: _reduced,
     ops.Sum: _reduced,

@@ -53,7 +53,7 @@ class Case:
     @cached_property
     def model(self) -> convc.Model:
         forced = {"y": self.algorithm}
-        return convc.compile(self.graph, 1, algorithms=forced, target=self.target)
+        return convc.compile(self.graph, 1, algorithms=forced, target=self.target, passes=())
 
     @property
     def plan(self) -> Plan:

@@ -1,0 +1,238 @@
+"""``convc profile``: where the time of a model goes, step by step."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, cast
+
+import convc
+import ir
+from convc.backend.target import Target, target_named
+from convc.model import Model, Stages
+from convc.program import Step
+from convc.tools import arguments
+from convc.tools.accuracy import random_inputs
+from convc.tools.passes import add_passes, passes_of
+from convc.tools.table import json_text, nbytes, seconds, table
+from convc.tools.timing import measure, peak_call
+
+DESCRIPTION = """\
+Run MODEL on random inputs, on one thread, and print what each step of it takes: the median over
+the runs, its share of all steps, the bytes of the buffers that it reads and writes, and
+for what an op computes (not conversions between layouts, and the like) its rate. A rate counts
+the flops of the direct sum, whatever the algorithm: it may pass the peak of multiply-adds, which
+is measured too. Steps of one node share its flops and have one rate."""
+EXAMPLE = """\
+  convc profile zoo:resnet50
+  convc profile lenet.ir --sizes N=8 --gradients --trace lenet.json"""
+HEADER = ("step", "node", "op", "algorithm", "time", "share", "GFLOP/s", "of peak", "bytes",
+          "GB/s")  # fmt: skip
+Span = tuple[float, float]
+"""When a step starts, counted from the start of its run, and what it takes, in seconds."""
+
+
+@dataclass(frozen=True)
+class Profiled:
+    """One step; ``seconds`` is the median over the runs, ``rate`` in flops a second."""
+
+    step: int
+    node: str
+    op: str
+    algorithm: str
+    kernel: str
+    seconds: float
+    share: float
+    bytes: int
+    rate: float | None
+    share_of_peak: float | None
+
+    def cells(self) -> tuple[str, ...]:
+        """As text, in the order of ``HEADER``."""
+        return (
+            str(self.step),
+            self.node,
+            self.op,
+            self.algorithm,
+            seconds(self.seconds),
+            f"{self.share:.1%}",
+            "-" if self.rate is None else f"{self.rate / 1e9:.1f}",
+            "-" if self.share_of_peak is None else f"{self.share_of_peak:.0%}",
+            nbytes(self.bytes),
+            f"{self.bytes / self.seconds / 1e9:.1f}" if self.seconds else "-",
+        )
+
+
+@dataclass(frozen=True)
+class Profile:
+    """All steps of a model; times in seconds, ``peak`` in flops a second."""
+
+    model: str
+    inputs: dict[str, str]
+    target: str
+    runs: int
+    flops: int
+    peak: float
+    whole: float
+    """The median of calls of the whole model, on one thread."""
+    steps: list[Profiled]
+
+    @property
+    def total(self) -> float:
+        return sum(step.seconds for step in self.steps)
+
+    def text(self) -> str:
+        """A table, and sums."""
+        rate = self.flops / self.whole
+        shown = ", ".join(f"{name}: {type}" for name, type in self.inputs.items())
+        return "\n".join([
+            table(HEADER, [step.cells() for step in self.steps]),
+            "",
+            f"{self.model} on {shown}; {self.target}, one thread, {self.runs} runs",
+            f"all steps {seconds(self.total)}; a call {seconds(self.whole)}, "
+            f"{self.flops / 1e9:.3g} Gflop, {rate / 1e9:.1f} GFLOP/s, "
+            f"{rate / self.peak:.0%} of the FMA peak, {self.peak / 1e9:.1f} GFLOP/s",
+        ])  # fmt: skip
+
+
+def add_parser(subparsers: arguments.Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = arguments.new_parser(
+        subparsers, "profile", "measure every step of a model", DESCRIPTION, EXAMPLE
+    )
+    arguments.add_model(parser)
+    arguments.add_sizes(parser, 1)
+    parser.add_argument("--gradients", action="store_true",
+                        help="the gradients of all float inputs and weights too")  # fmt: skip
+    parser.add_argument("--runs", metavar="N", type=arguments.positive, default=20,
+                        help="how often the model is run (default: 20)")  # fmt: skip
+    parser.add_argument("--trace", metavar="FILE", type=Path,
+                        help="write the run of median length as a trace that Chrome "
+                        "(chrome://tracing) and Perfetto show")  # fmt: skip
+    arguments.add_target(parser)
+    arguments.add_json(parser)
+    add_passes(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    graph = convc.load(args.model)
+    if args.gradients:
+        graph = ir.vjp(graph, arguments.gradient_names(graph))
+    graph = arguments.bound(graph, args.sizes, 1)
+    target = target_named(args.target)
+    model = convc.compile(graph, 1, target=target.name, passes=passes_of(args))
+    profile, spans = profiled(model, target, args.runs)
+    if args.trace is not None:
+        args.trace.write_text(json.dumps(trace(profile, spans), indent=1), encoding="utf-8")
+    plain = {**asdict(profile), "total": profile.total}
+    print(json_text(plain) if args.json else profile.text())
+    return 0
+
+
+def profiled(model: Model, target: Target, runs: int) -> tuple[Profile, list[Span]]:
+    """What the steps of a static model take, and the run whose length is the median."""
+    inputs = random_inputs(model.graph)
+    arrays = tuple(inputs.values())
+    steps, timelines = _timed(model, arrays, runs)
+    peak_of, peak_flops = peak_call(target)
+    times = measure({"whole": lambda: model(*arrays), "peak": peak_of}, runs)
+    medians = [statistics.median(run[n][1] for run in timelines) for n in range(len(steps))]
+    peak = peak_flops / times["peak"].least
+    shown = {name: str(type) for name, type in model.graph.inputs.items()}
+    profile = Profile(
+        model.graph.name, shown, target.name, runs, model.graph.cost().flops, peak,
+        times["whole"].median, _described(model.stages(), steps, medians, peak),
+    )  # fmt: skip
+    ordered = sorted(timelines, key=lambda run: sum(length for _, length in run))
+    return profile, ordered[len(ordered) // 2]
+
+
+def _timed(
+    model: Model, arrays: Sequence[arguments.Array], runs: int
+) -> tuple[list[Step], list[list[Span]]]:
+    """The steps in order, and for each run when they start and what they take."""
+    executable = model.executable()
+    results = executable.allocate()
+    addresses = [[a.ctypes.data for a in group] for group in (arrays, results)]
+    steps = list(executable.step_calls(*addresses))
+    calls = [call for _, call in steps]
+    empty = [replace(cast(Any, call), tasks=0) for call in calls]
+    _spans(calls)  # what is run for the first time is slower
+    overhead = min((took for _ in range(20) for _, took in _spans(empty)), default=0.0)
+    timelines = [_spans(calls) for _ in range(runs)]
+    exact = [[(start, max(took - overhead, 0.0)) for start, took in run] for run in timelines]
+    return [step for step, _ in steps], exact
+
+
+def _spans(calls: Sequence[Callable[[], None]]) -> list[Span]:
+    marks = [time.perf_counter()]
+    for call in calls:
+        call()
+        marks.append(time.perf_counter())
+    return [(start - marks[0], stop - start) for start, stop in pairwise(marks)]
+
+
+def _described(
+    made: Stages, steps: Sequence[Step], medians: Sequence[float], peak: float
+) -> list[Profiled]:
+    nodes = {node.name: node for node in made.optimised.nodes}
+    total, spent = sum(medians), dict[str, float]()
+    for step, took in zip(steps, medians, strict=True):
+        if _computes(made, step):
+            spent[step.node] = spent.get(step.node, 0.0) + took
+    rows = []
+    for number, (step, took) in enumerate(zip(steps, medians, strict=True)):
+        rate = _rate(made, nodes[step.node], spent) if _computes(made, step) else None
+        label = arguments.op_label(nodes[step.node].op) if step.node in nodes else ""
+        moved = sum(param.size * ir.DType(param.dtype).itemsize for param in step.kernel.params)
+        rows.append(Profiled(
+            number, step.node, label, step.algorithm, step.kernel.name, took,
+            took / total if total else 0.0, moved, rate,
+            rate / (peak * _lanes(made, step)) if rate else None,
+        ))  # fmt: skip
+    return rows
+
+
+def _computes(made: Stages, step: Step) -> bool:
+    """Whether a step is part of a node's algorithm, and no conversion or copy."""
+    return step.node in made.algorithms and step.algorithm == made.algorithms[step.node].name
+
+
+def _rate(made: Stages, node: ir.Node, spent: Mapping[str, float]) -> float | None:
+    """The flops of a node by the time that all its steps take."""
+    flops = node.op.cost(*(made.optimised.types[name] for name in node.inputs)).flops
+    return flops / spent[node.name] if flops and spent[node.name] else None
+
+
+def _lanes(made: Stages, step: Step) -> float:
+    """The elements of a step's type in a vector, over those of float32, which the peak is of."""
+    dtype = made.optimised.types[step.node].dtype
+    name = dtype.value if dtype.is_float else "f32"
+    return made.target.lanes(name) / made.target.lanes("f32")
+
+
+def trace(profile: Profile, spans: Sequence[Span]) -> dict[str, object]:
+    """One run in the trace event format of Chrome; microseconds."""
+    events = [
+        {
+            "name": f"{step.node} {step.algorithm}".strip(),
+            "cat": step.algorithm,
+            "ph": "X",
+            "pid": 1,
+            "tid": 1,
+            "ts": start * 1e6,
+            "dur": length * 1e6,
+            "args": {"op": step.op, "kernel": step.kernel, "bytes": step.bytes},
+        }
+        for step, (start, length) in zip(profile.steps, spans, strict=True)
+    ]
+    named = {"name": "process_name", "ph": "M", "pid": 1, "args": {"name": profile.model}}
+    return {"traceEvents": [named, *events], "displayTimeUnit": "ns"}

@@ -1,0 +1,74 @@
+"""``convc profile``: the steps of a model, what they take, and a trace of them."""
+
+import json
+from itertools import pairwise
+
+import pytest
+
+import convc
+import ir
+from tests.cli.commands import network, refused, status
+
+
+def profile(capsys, *argv):
+    assert status("profile", *argv, "--runs", 3, "--json") == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def test_every_step_has_its_time(model, capsys):
+    found = profile(capsys, model, "--sizes", "N=2")
+    plan = convc.compile(network(), 1).stages(N=2).plan
+    assert [(s["node"], s["algorithm"]) for s in found["steps"]] == [
+        (step.node, step.algorithm) for step in plan.steps
+    ]
+    assert found["inputs"] == {"x": "f32[2, 1, 8, 8]", "labels": "i64[2]"}
+    assert found["total"] == pytest.approx(sum(step["seconds"] for step in found["steps"]))
+    assert sum(step["share"] for step in found["steps"]) == pytest.approx(1)
+    assert all(step["seconds"] >= 0 < step["bytes"] for step in found["steps"])
+    assert min(found["peak"], found["whole"]) > 0
+
+
+def test_rates_are_those_of_the_nodes(model, capsys):
+    found = profile(capsys, model)
+    graph = convc.compile(network(), 1).stages(N=1).optimised
+    for node in graph.nodes:
+        steps = [s for s in found["steps"] if s["node"] == node.name and s["rate"]]
+        if steps:
+            flops = node.op.cost(*(graph.types[name] for name in node.inputs)).flops
+            spent = sum(step["seconds"] for step in steps)
+            assert [s["rate"] for s in steps] == pytest.approx([flops / spent] * len(steps))
+            assert steps[0]["share_of_peak"] == pytest.approx(steps[0]["rate"] / found["peak"])
+    assert all(s["rate"] is None for s in found["steps"] if s["algorithm"] == "convert")
+
+
+def test_a_double_has_half_the_peak(tmp_path, capsys):
+    b = ir.Builder("wide")
+    b.output("y", b.relu(b.input("x", "f64[1000]")))
+    b.build().save(tmp_path / "wide.ir")
+    found = profile(capsys, tmp_path / "wide.ir")
+    (step,) = found["steps"]
+    if step["rate"]:
+        assert step["share_of_peak"] == pytest.approx(2 * step["rate"] / found["peak"])
+
+
+def test_the_table(capsys):
+    assert status("profile", "zoo:autoencoder", "--runs", 1, "--gradients") == 0
+    said = capsys.readouterr().out
+    assert "conv_weight_grad" in said
+    assert "of the FMA peak" in said.splitlines()[-1]
+
+
+def test_a_trace_has_the_steps_in_a_row(model, tmp_path, capsys):
+    file = tmp_path / "trace.json"
+    found = profile(capsys, model, "--trace", file)
+    events = json.loads(file.read_text())["traceEvents"]
+    spans = [event for event in events if event["ph"] == "X"]
+    assert len(spans) == len(found["steps"])
+    for event, after in pairwise(spans):
+        assert event["ts"] + event["dur"] <= after["ts"] + 1e-6
+    assert spans[0]["args"]["op"] == "conv+bias+relu"
+
+
+def test_a_file_that_cannot_be_written_is_named(model, tmp_path, capsys):
+    nowhere = tmp_path / "no" / "trace.json"
+    assert str(nowhere) in refused(capsys, "profile", model, "--runs", 1, "--trace", nowhere)

@@ -3,28 +3,54 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import ir
 from convc import zoo
-from convc.errors import LoadError
+from convc.errors import InputError, LoadError
+from convc.frontends import onnx
+from ir.types import Array
+
+if TYPE_CHECKING:
+    from onnx import ModelProto
 
 ZOO = "zoo:"
 
 
-def load(path: str | os.PathLike[str]) -> ir.Graph:
-    """The graph in a ``.ir`` file, with the weights that lie beside it (``.safetensors``).
+def load(
+    model: str | os.PathLike[str] | ModelProto,
+    shapes: Mapping[str, Sequence[int | str]] | None = None,
+    constants: Mapping[str, Array] | None = None,
+) -> ir.Graph:
+    """The graph in a ``.ir`` file, with the weights that lie beside it (``.safetensors``), or in a
+    model of ONNX: an ``.onnx`` file or an ``onnx.ModelProto``.
 
-    "zoo:resnet50" is a network of ``convc.zoo``, its batch size the symbol N.
+    "zoo:resnet50" is a network of ``convc.zoo``, its batch size the symbol N. For models of ONNX,
+    ``shapes`` gives inputs their shapes, as in ``{"image": ("N", 3, 224, 224)}``, and
+    ``constants`` inputs the values that shapes depend on; see ``convc.frontends.onnx``.
 
-    Raises ``LoadError`` for a missing file or an unknown suffix, ``InputError`` for an unknown
-    network, ``ir.ParseError`` and ``ir.WeightsError`` for broken contents.
+    Raises ``LoadError`` for a missing file, an unknown suffix and models of ONNX that cannot be
+    read, ``InputError`` for an unknown network or input, ``ir.ParseError`` and ``ir.WeightsError``
+    for broken contents, ``MissingExtraError`` where the package onnx is needed and not installed.
     """
-    if isinstance(path, str) and path.startswith(ZOO):
-        return zoo.build(path.removeprefix(ZOO), "N")
-    file = Path(path)
+    if onnx.is_proto(model) or _suffix(model) == ".onnx":
+        return onnx.load(model, shapes, constants)
+    if shapes or constants:
+        raise InputError("shapes= and constants= are for models of ONNX; use graph.bind for others")
+    if isinstance(model, str) and model.startswith(ZOO):
+        return zoo.build(model.removeprefix(ZOO), "N")
+    if not isinstance(model, str | os.PathLike):
+        raise InputError(f"{ir.types.described(model)} is not a model; give the path of a file")
+    file = Path(model)
     if file.suffix != ".ir":
-        raise LoadError(f"{file}: cannot read {file.suffix or 'a file without suffix'}; use .ir")
+        given = file.suffix or "a file without suffix"
+        raise LoadError(f"{file}: cannot read {given}; use .ir or .onnx")
     if not file.is_file():
         raise LoadError(f"{file}: no such file")
     return ir.load(file)
+
+
+def _suffix(model: object) -> str:
+    return Path(model).suffix if isinstance(model, str | os.PathLike) else ""

@@ -36,7 +36,8 @@ def add_model(parser: argparse.ArgumentParser, optional: bool = False) -> None:
     """The positional MODEL."""
     parser.add_argument(
         "model", metavar="MODEL", nargs="?" if optional else None,
-        help="a .ir file, its weights beside it in .safetensors; or zoo:NAME, as in zoo:resnet50",
+        help="a .ir file, its weights beside it in .safetensors; an .onnx file; or zoo:NAME, as in "
+        "zoo:resnet50",
     )  # fmt: skip
 
 

@@ -1,0 +1,32 @@
+"""What goes wrong in a model: errors of one node, which the importer collects and names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Self
+
+from convc.errors import Error, LoadError
+
+GIVE_SHAPES = "fix the sizes: shapes={'input': (1, 3, 224, 224)}"
+
+
+class NodeError(Error):
+    """Why one node cannot be imported."""
+
+
+class UndecidedError(NodeError):
+    """Shape arithmetic whose result depends on the values of symbolic sizes."""
+
+
+class ConstantNeededError(LoadError):
+    """What must be known at import is computed; `inputs` of the model would determine it."""
+
+    def __init__(self, message: str, inputs: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.inputs = frozenset(inputs)
+
+    def within(self, where: str, told: str = "") -> Self:
+        """The same error with the place it happened in front of its message."""
+        error = super().within(where, told)
+        error.inputs = self.inputs
+        return error

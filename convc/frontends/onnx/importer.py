@@ -1,0 +1,363 @@
+"""A model, node by node, into a graph: what is known is computed, the rest is emitted."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+import ir
+from convc.errors import LoadError
+from convc.frontends.onnx.attributes import Attributes
+from convc.frontends.onnx.call import Call, Emit, Known, Live, Operand, Result, computable
+from convc.frontends.onnx.control import CONTROL
+from convc.frontends.onnx.errors import ConstantNeededError, NodeError, UndecidedError
+from convc.frontends.onnx.external import External
+from convc.frontends.onnx.fold import FOLDS
+from convc.frontends.onnx.inputs import Inputs
+from convc.frontends.onnx.names import Names, legal, renamed
+from convc.frontends.onnx.operators import OPERATORS
+from convc.frontends.onnx.symbolic import MAX_TERMS, settled
+from convc.frontends.onnx.tensors import MAX_RANK, NARROW, array_of, name_of
+from ir.dims import Sym
+from ir.types import Array
+
+if TYPE_CHECKING:
+    from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
+
+LOG = logging.getLogger("convc")
+MAX_NODES = 200_000
+MAX_BYTES = 2**32
+SHOWN = 100
+STANDARD = ("", "ai.onnx")
+OLDEST, NEWEST = 7, 28
+MALFORMED = (ir.Error, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError,
+             RecursionError, TypeError, ValueError)  # fmt: skip
+
+
+class Recorder(ir.Builder):
+    """A builder whose values are called after the node that is imported."""
+
+    prefix = ""
+
+    def fresh(self, stem: str) -> str:
+        return super().fresh(f"{self.prefix}.{stem}" if self.prefix else stem)
+
+
+@dataclass
+class Scope:
+    """The values of a graph, of a branch or of a function by name; None is one that failed."""
+
+    values: dict[str, Operand | None]
+    opsets: Mapping[str, int]
+    path: str = ""
+    given: Mapping[str, AttributeProto] = field(default_factory=dict)
+
+    def inner(self, node: NodeProto) -> Scope:
+        """The scope of a graph within a node: it sees what lies around it."""
+        name = node.output[0] if node.output else node.op_type
+        return Scope(dict(self.values), self.opsets, f"{self.path}{legal(name)}.", self.given)
+
+
+class Importer:
+    """Imports one model. `graph` raises LoadError with all that is wrong."""
+
+    def __init__(
+        self,
+        model: ModelProto,
+        external: External,
+        shapes: Mapping[str, Sequence[int | str]],
+        constants: Mapping[str, Array],
+    ) -> None:
+        self.model, self.external, self.constants = model, external, constants
+        self.inputs = Inputs(model.graph, shapes, constants)
+        self.b = Recorder(legal(model.graph.name or "graph"))
+        self.functions = {(f.domain, f.name): f for f in model.functions}
+        self.wanted: dict[str, str] = {}  # what values of the graph are to be called
+        self.problems: list[tuple[str, str]] = []  # operators, and lines that say what is wrong
+        self.needed: set[str] = set()
+        self._weights: dict[int, tuple[Known, ir.Value]] = {}
+        self._notes: set[str] = set()
+        self._visits, self._bytes = 0, 0
+
+    def graph(self) -> ir.Graph:
+        """The imported graph."""
+        proto = self.model.graph
+        scope = self.scope = Scope({}, opsets_of(self.model.opset_import))
+        defined = [
+            *(value.name for value in self.inputs.protos),
+            *(t.name for t in proto.initializer),
+        ]
+        made = [name for node in proto.node for name in node.output]
+        self.names = Names(name for name in (*defined, *made) if name)
+        for tensor in proto.initializer:
+            scope.values[tensor.name] = self._stored(tensor)
+        if proto.sparse_initializer:
+            raise LoadError("sparse weights are not supported; store them as plain tensors")
+        for name, array in self.constants.items():
+            scope.values[name] = Known(array, name)
+        for value, type, truth in self.inputs.types():
+            live = self.b.input(self.names[value.name], type)
+            self.wanted[live.name] = live.name
+            scope.values[value.name] = Live(live, truth, frozenset({value.name}))
+            if value.type.tensor_type.elem_type in NARROW:
+                self.note(f"{name_of(value.type.tensor_type.elem_type)} is computed as float32")
+        self.run(proto.node, scope)
+        self._outputs(proto, scope)
+        if self.problems:
+            raise self._error()
+        return renamed(ir.dead_code(self.b.build()), self._kept_names())
+
+    def run(self, nodes: Sequence[NodeProto], scope: Scope) -> None:
+        """Import nodes in their order."""
+        for node in nodes:
+            self._visits += 1
+            if self._visits > MAX_NODES:
+                raise LoadError(f"there are more than {MAX_NODES} nodes to import")
+            try:
+                results = self._results(node, scope)
+            except MALFORMED as error:
+                self._failed(node, scope, error)
+                results = None
+            for number, name in enumerate(node.output):
+                if name:
+                    done = results is not None and number < len(results)
+                    scope.values[name] = results[number] if results is not None and done else None
+
+    def weight(self, operand: Known) -> ir.Value:
+        """A known value as a weight, one for all its uses."""
+        if id(operand) not in self._weights:
+            value = self.b.weight(self.b.fresh("constant"), computable(operand.array))
+            self._weights[id(operand)] = operand, value
+            if operand.name:
+                self.wanted[value.name] = self.names[operand.name]
+        return self._weights[id(operand)][1]
+
+    def live(self, name: str) -> ir.Value:
+        """What the model, outside of functions and branches, calls so."""
+        operand = self.scope.values.get(name)
+        if operand is None:
+            raise NodeError(f"no node before it defines '{name}'")
+        return operand.value if isinstance(operand, Live) else self.weight(operand)
+
+    def budget(self, size: int) -> None:
+        """Count the bytes that are computed at import."""
+        self._bytes += size
+        if self._bytes > MAX_BYTES:
+            raise NodeError(f"what is computed at import takes more than {MAX_BYTES} bytes")
+
+    def note(self, text: str) -> None:
+        """Tell the user, once."""
+        if text not in self._notes:
+            self._notes.add(text)
+            LOG.warning("%s: %s", self.b.name, text)
+
+    def _stored(self, tensor: Any) -> Known:
+        try:
+            array = array_of(tensor, self.external)
+        except LoadError as error:
+            raise error.within(f"weight '{tensor.name}'") from error
+        if tensor.data_type in NARROW:
+            self.note(f"{name_of(tensor.data_type)} is computed as float32")
+        return Known(array, tensor.name, stored=True)
+
+    def _results(self, node: NodeProto, scope: Scope) -> list[Operand] | None:
+        """The results of a node; None where an operand has failed before."""
+        operands: list[Operand | None] = []
+        for name in node.input:
+            if name and name not in scope.values:
+                raise NodeError(f"it reads '{name}', which no node before it defines")
+            operands.append(scope.values[name] if name else None)
+            if name and operands[-1] is None:
+                return None
+        if any(name and name in scope.values for name in node.output):
+            taken = next(name for name in node.output if name in scope.values)
+            raise NodeError(f"'{taken}' is defined a second time")
+        self.b.prefix = scope.path + legal(node.output[0] if node.output else node.op_type)
+        domain = "" if node.domain in STANDARD else node.domain
+        function = self.functions.get((node.domain, node.op_type))
+        attributes = Attributes(node, scope.given)
+        if function is not None:
+            made: Sequence[Result] = self._called(function, node, operands, attributes, scope)
+        else:
+            call = Call(
+                self.b, node, tuple(operands), attributes, scope.opsets.get(domain, 0), self
+            )
+            made = self._made(call, domain, scope)
+        return self._bound(node, made, operands, scope)
+
+    def _made(self, call: Call, domain: str, scope: Scope) -> Sequence[Result]:
+        kind = f"{domain}.{call.node.op_type}" if domain else call.node.op_type
+        if kind in CONTROL:
+            return CONTROL[kind](self, call, scope)
+        emit: Emit | None = OPERATORS.get(kind)
+        if all(isinstance(operand, Known) for operand in call.operands) and kind in FOLDS:
+            emit = FOLDS[kind]
+        if emit is None:
+            raise NodeError("convc has no such operator")
+        with np.errstate(all="ignore"):
+            made = emit(call)
+        return made if isinstance(made, list | tuple) else [made]  # type: ignore[list-item]
+
+    def _called(
+        self,
+        function: FunctionProto,
+        node: NodeProto,
+        operands: Sequence[Operand | None],
+        attributes: Attributes,
+        scope: Scope,
+    ) -> list[Result]:
+        """The results of a function that the model defines."""
+        if scope.path.count(".") > 50:
+            raise NodeError("functions call each other too deeply")
+        inner = scope.inner(node)
+        defaults = {proto.name: proto for proto in function.attribute_proto}
+        inner.given = {**defaults, **attributes.protos}
+        inner.opsets = opsets_of(function.opset_import)
+        inner.values = dict.fromkeys(function.input)
+        inner.values.update(zip(function.input, operands, strict=False))
+        before = len(self.problems)
+        self.run(function.node, inner)
+        if len(self.problems) > before:
+            raise NodeError(f"in function {function.name}: {self.problems.pop()[1]}")
+        return [_present(inner, name) for name in function.output]
+
+    def branch(self, graph: GraphProto, node: NodeProto, scope: Scope) -> list[Result]:
+        """The results of a graph within a node."""
+        inner = scope.inner(node)
+        inner.values.update({t.name: self._stored(t) for t in graph.initializer})
+        before = len(self.problems)
+        self.run(graph.node, inner)
+        if len(self.problems) > before:
+            raise NodeError(f"in its graph: {self.problems.pop()[1]}")
+        return [_present(inner, value.name) for value in graph.output]
+
+    def _bound(
+        self, node: NodeProto, made: Sequence[Result], operands: Sequence[Operand | None],
+        scope: Scope,
+    ) -> list[Operand]:  # fmt: skip
+        """Results as operands of the nodes to come, under their names."""
+        inputs = frozenset[str]().union(*(o.inputs for o in operands if isinstance(o, Live)))
+        bound: list[Operand] = []
+        for number, result in enumerate(made):
+            name = node.output[number] if number < len(node.output) else ""
+            if isinstance(result, np.ndarray | np.generic):
+                bound.append(Known(settled(np.asarray(result)), name))
+            elif isinstance(result, Known):
+                bound.append(result)
+            else:
+                live = result if isinstance(result, Live) else Live(result)
+                _check_size(live.value.type)
+                bound.append(replace(live, inputs=live.inputs | inputs))
+                if name and not scope.path:
+                    self.wanted.setdefault(live.value.name, self.names[name])
+        return bound
+
+    def _outputs(self, proto: GraphProto, scope: Scope) -> None:
+        if not proto.output:
+            raise LoadError("the model has no outputs")
+        public = Names(value.name for value in proto.output)
+        for value in proto.output:
+            if value.name not in scope.values:
+                raise LoadError(f"no node defines the output '{value.name}'")
+            operand = scope.values[value.name]
+            if operand is not None:
+                made = operand.value if isinstance(operand, Live) else self.weight(operand)
+                self.b.output(public[value.name], made)
+
+    def _kept_names(self) -> dict[str, str]:
+        """What is called as in the model: of names wanted twice, the first keeps it."""
+        kept: dict[str, str] = {}
+        taken: set[str] = set()
+        for value, name in self.wanted.items():
+            if name not in taken:
+                taken.add(name)
+                kept[value] = name
+        return kept
+
+    def _failed(self, node: NodeProto, scope: Scope, error: BaseException) -> None:
+        if isinstance(error, ConstantNeededError):
+            self.needed |= error.inputs
+        reason = " ".join(str(error).split()) or type(error).__name__
+        if not isinstance(error, ir.Error):
+            reason = f"malformed ({type(error).__name__}: {reason:.200})"
+        operands = [scope.values.get(name) for name in node.input]
+        types = ", ".join(_described(operand) for operand in operands)
+        listed = str(Attributes(node, scope.given))
+        name = node.name or (node.output[0] if node.output else "")
+        domain = f"{node.domain}." if node.domain not in STANDARD else ""
+        what = f"{domain}{node.op_type}"
+        line = f"node '{name:.200}': {what}({types})"
+        self.problems.append((what, f"{line}{f' with {listed}' if listed else ''}: {reason:.600}"))
+
+    def _error(self) -> LoadError:
+        kinds = Counter(kind for kind, _ in self.problems)
+        summary = ", ".join(f"{kind} x{n}" if n > 1 else kind for kind, n in kinds.items())
+        total = len(self.model.graph.node)
+        count = f"{len(self.problems)} of {total} nodes cannot be imported: {summary:.300}"
+        lines = [line for _, line in self.problems[:SHOWN]]
+        if len(self.problems) > SHOWN:
+            lines.append(f"and {len(self.problems) - SHOWN} more")
+        message = "\n  ".join([count, *lines])
+        if self.needed:
+            names = ", ".join(f"'{name}': ..." for name in sorted(self.needed))
+            message += f"\n  give the values that must be known: constants={{{names}}}"
+            return ConstantNeededError(message, self.needed)
+        return LoadError(message)
+
+
+def opsets_of(imports: Sequence[Any]) -> dict[str, int]:
+    """The version of each domain; LoadError where that of ONNX itself is too old."""
+    opsets = {"" if each.domain in STANDARD else each.domain: each.version for each in imports}
+    version = opsets.get("", OLDEST)
+    if version < OLDEST:
+        hint = "convert the model with onnx.version_converter"
+        raise LoadError(f"opset {version} is older than {OLDEST}; {hint}")
+    if version > NEWEST:
+        LOG.warning("opset %s is newer than %s; going by the latter", version, NEWEST)
+    return opsets
+
+
+def _present(scope: Scope, name: str) -> Operand:
+    operand = scope.values.get(name)
+    if operand is None:
+        raise NodeError(f"its graph does not define '{name}'")
+    return operand
+
+
+def _described(operand: Operand | None) -> str:
+    if operand is None:
+        return "-"
+    if isinstance(operand, Live):
+        return str(operand.value.type)
+    return f"{operand.array.dtype}[{', '.join(map(str, operand.array.shape))}]"
+
+
+def _check_size(type: ir.TensorType) -> None:
+    """NodeError for types that would make everything after them slow to import."""
+    if type.rank > MAX_RANK:
+        raise NodeError(f"a result of {type.rank} axes; at most {MAX_RANK} are supported")
+    terms = 1
+    for extent in type.shape:
+        terms *= len(extent.terms) if isinstance(extent, Sym) else 1
+    if terms > MAX_TERMS**2:
+        raise UndecidedError("the sizes of a result are too long expressions")
+
+
+def unknown_operators(model: ModelProto) -> list[str]:
+    """The operators in a model, its functions and the graphs within nodes that have no meaning."""
+    functions = {(f.domain, f.name) for f in model.functions}
+    waiting: list[Any] = [model.graph, *model.functions]
+    unknown: dict[str, None] = {}
+    while waiting:
+        for node in waiting.pop().node:
+            waiting += [proto.g for proto in node.attribute if proto.HasField("g")]
+            kind = node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
+            known = kind in OPERATORS or kind in FOLDS or kind in CONTROL
+            if not known and (node.domain, node.op_type) not in functions:
+                unknown[kind] = None
+    return list(unknown)

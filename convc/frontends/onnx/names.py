@@ -1,0 +1,79 @@
+"""Names: those of the model, where the textual form of graphs allows them.
+
+A character that it forbids (space, ``%(){}=,:;"`` or what cannot be printed) becomes ``_``, and a
+number follows where that name is taken: ``conv:0`` is called ``conv_0``, or ``conv_0_1``.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+
+import ir
+from ir.dims import RESERVED
+from ir.graph import FORBIDDEN
+
+
+def legal(name: str) -> str:
+    """The name with every character replaced that a name may not have."""
+    kept = (c if c.isprintable() and not c.isspace() and c not in FORBIDDEN else "_" for c in name)
+    return "".join(kept) or "_"
+
+
+class Names:
+    """One legal name for each of many; those that are legal already stay as they are."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        wanted = list(dict.fromkeys(names))
+        self.legal = {name: name for name in wanted if legal(name) == name}
+        taken = set(self.legal)
+        for name in wanted:
+            if name not in self.legal:
+                self.legal[name] = unique(legal(name), taken)
+
+    def __getitem__(self, name: str) -> str:
+        return self.legal.get(name) or legal(name)
+
+
+def unique(name: str, taken: set[str]) -> str:
+    """The name, or with a number behind it where it is taken; taken from now on."""
+    chosen, number = name, 0
+    while chosen in taken:
+        number += 1
+        chosen = f"{name}_{number}"
+    taken.add(chosen)
+    return chosen
+
+
+def symbol_name(text: str, taken: set[str]) -> str:
+    """A name for a symbolic size after what a model calls it: ``height/2`` is height_2."""
+    name = re.sub(r"\W+", "_", text, flags=re.ASCII).strip("_") or "size"
+    name = f"n{name}" if name[0].isdigit() or name in RESERVED else name
+    return unique(name[:100], taken)
+
+
+def renamed(graph: ir.Graph, wanted: Mapping[str, str]) -> ir.Graph:
+    """The graph with the values in `wanted` called so, all different, and others out of their way.
+
+    The names of outputs, as seen from outside, stay.
+    """
+    taken = set(wanted.values())
+    names = dict(wanted)
+    for value in graph.types:
+        if value not in names:
+            names[value] = unique(value, taken)
+    nodes = [
+        replace(
+            node,
+            inputs=tuple(names[value] for value in node.inputs),
+            outputs=tuple(names[value] for value in node.outputs),
+        )
+        for node in graph.nodes
+    ]
+    return graph.replace(
+        inputs={names[name]: type for name, type in graph.inputs.items()},
+        weights={names[name]: array for name, array in graph.weights.items()},
+        nodes=tuple(nodes),
+        outputs={public: names[value] for public, value in graph.outputs.items()},
+    )

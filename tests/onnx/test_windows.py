@@ -45,7 +45,7 @@ def test_convolutions_of_any_shape(seed: int) -> None:
 
 @pytest.mark.parametrize("auto", AUTO[:3])
 @pytest.mark.parametrize(("size", "kernel", "stride", "dilation"), [
-    (7, 3, 2, 1), (8, 3, 2, 1), (9, 2, 2, 3), (5, 1, 3, 1), (6, 2, 4, 1), (10, 4, 3, 2),  # noqa: E501
+    (7, 3, 2, 1), (8, 3, 2, 1), (9, 2, 2, 3), (5, 1, 3, 1), (6, 2, 4, 1), (10, 4, 3, 2),
     (4, 4, 1, 1),
 ])  # fmt: skip
 def test_padding_by_name_is_that_of_the_dilated_kernel(
@@ -109,7 +109,7 @@ def torch_pool(kind: str, x: Array, pads: int, **arguments: Any) -> Array:
 
 @pytest.mark.parametrize("kind", ["MaxPool", "AveragePool"])
 @pytest.mark.parametrize("counted", [0, 1])
-@pytest.mark.parametrize(("size", "kernel", "stride", "pads"), [  # noqa: E501
+@pytest.mark.parametrize(("size", "kernel", "stride", "pads"), [
     (4, 1, 2, 0), (5, 2, 3, 1), (6, 3, 2, 1), (7, 3, 2, 0), (7, 3, 3, 1), (5, 4, 3, 2),
     (3, 2, 2, 1),
 ])  # fmt: skip

@@ -170,6 +170,16 @@ def require_integer(op: Op, attribute: str, value: object, least: int | None = N
         raise AttributeValueError(f"{op.name}: {attribute} = {value} must be at least {least}")
 
 
+def require_number(op: Op, attribute: str) -> None:
+    """Make the attribute a float; AttributeValueError unless it is a number."""
+    value = getattr(op, attribute)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise AttributeValueError(
+            f"{op.name}: {attribute} must be a number, not {described(value)}"
+        )
+    object.__setattr__(op, attribute, float(value))
+
+
 def require_extents(op: Op, attribute: str, value: object) -> None:
     """AttributeValueError unless `value` is a tuple of non-negative or symbolic extents."""
     if not isinstance(value, tuple):

@@ -17,6 +17,7 @@ from ir.ops import (
     Cast,
     Ceil,
     Clip,
+    Constant,
     Div,
     Elu,
     Equal,
@@ -54,7 +55,7 @@ from ir.ops import (
 )
 from ir.ops.activations import CUBIC, ROOT
 
-Body = Callable[[Any, Scalar, Sequence[Expr]], Expr]  # the op, type of the first operand, operands
+Body = Callable[[Any, Scalar, Sequence[Expr]], Expr]  # op, type of the first operand, operands
 
 
 def relu(op: ir.Op, dtype: Scalar, args: Sequence[Expr]) -> Expr:
@@ -200,6 +201,7 @@ BODIES: dict[type[ir.Op], Body] = {
     LeakyRelu: _leaky_relu,
     Clip: _clip,
     Cast: lambda op, dtype, args: call(op.dtype, *args),
+    Constant: lambda op, dtype, args: Const(op.value, dtype),
     Uniform: _uniform,
     Expand: lambda op, dtype, args: args[0],
 }

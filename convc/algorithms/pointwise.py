@@ -105,7 +105,8 @@ class _Loop:
             operands = [values[arg] for arg in args]
             if isinstance(op, Uniform):
                 operands.append(Position(places.at(at)))
-            value = BODIES[type(op)](op, types[args[0]], operands)
+            dtype = types[args[0]] if args else self.site.dtype
+            value = BODIES[type(op)](op, dtype, operands)
             if len(self.program.steps) > 1:
                 kept = self.k.local("t", self.site.dtype, (self.site.lanes,))
                 self.k.store(kept[lane], value)

@@ -13,6 +13,7 @@ from ir.ops import (
     Add,
     Bias,
     Concat,
+    Constant,
     Div,
     Expand,
     Identity,
@@ -68,6 +69,9 @@ class _Draft:
         return self.graph.types[value]
 
     def constant(self, value: str) -> Array | None:
+        node = self.nodes.get(value)
+        if node is not None and isinstance(node.op, Constant):
+            return node.op.evaluate()[0]
         return self.graph.weights.get(value)
 
     def weight(self, stem: str, array: Array) -> str:

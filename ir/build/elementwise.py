@@ -165,6 +165,10 @@ class ElementwiseMethods(Core):
         """x, or the nearer bound where x lies outside of low ≤ x ≤ high."""
         return self.apply(activations.Clip(low, high), x, name=name)
 
+    def constant(self, value: float, dtype: DType | str = "f32", name: str | None = None) -> Value:
+        """A number that belongs to the formula → []; training does not change it."""
+        return self.apply(cast.Constant(value, DType.of(dtype).value), name=name)
+
     def cast(self, x: Value, dtype: DType | str, name: str | None = None) -> Value:
         """The same numbers as "f32", "f64" or "i64" (rounded towards 0)."""
         return self.apply(cast.Cast(DType.of(dtype).value), x, name=name)
@@ -193,4 +197,4 @@ class ElementwiseMethods(Core):
         """A number as a scalar of the element type of `like`."""
         if not isinstance(value, Number):
             return value
-        return pointwise.constant(self._own(like).builder, float(value), like)
+        return self.constant(float(value), self._own(like).dtype)

@@ -6,7 +6,7 @@ from ir.op import Op
 from ir.ops.activations import Clip, Elu, Gelu, LeakyRelu, Silu, Softplus
 from ir.ops.adaptive import AdaptivePool
 from ir.ops.arithmetic import Div, Equal, Greater, GreaterEqual, Maximum, Minimum, Power, Where
-from ir.ops.cast import Cast, Uniform
+from ir.ops.cast import Cast, Constant, Uniform
 from ir.ops.circular import CircularPad
 from ir.ops.composite import CompositeGrad
 from ir.ops.connected import ConnectedConv, ConnectedLocalConv
@@ -135,6 +135,7 @@ OPS: tuple[type[Op], ...] = (
     LeakyRelu,
     Clip,
     Cast,
+    Constant,
     Uniform,
     Reshape,
     Transpose,

@@ -10,9 +10,10 @@ import numpy as np
 
 from ir.errors import AttributeValueError
 from ir.numeric import erf
+from ir.op import require_number
 from ir.ops.arithmetic import Equal, Where
 from ir.ops.functions import Erf, Exp, Logistic, Square, Step, Tanh
-from ir.ops.pointwise import Unary, constant, require_number
+from ir.ops.pointwise import Unary, constant
 from ir.types import Array
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""Ops that make an element type: conversion, and random numbers."""
+"""Ops that name an element type: conversion, a constant, random numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from ir.dims import Dim
 from ir.errors import AttributeValueError, DTypeError, ShapeError
 from ir.numeric import GOLDEN, mixed, shifted_right, truncated
-from ir.op import Example, Grads, Op, Values, require_extents
+from ir.op import Example, Grads, Op, Values, require_extents, require_number
 from ir.types import Array, DType, TensorType, described
 
 if TYPE_CHECKING:
@@ -63,6 +63,43 @@ class Cast(Op):
             Example.of("scalar", cls("f64"), "i64[]", high=5),
             Example.of("batch 0", cls("f64"), "f32[0, 3]"),
         )
+
+
+@dataclass(frozen=True)
+class Constant(Op):
+    """A number that belongs to the formula: no operands → []. Unlike a weight, nobody trains it."""
+
+    value: float
+    dtype: str = "f32"
+
+    name: ClassVar[str] = "constant"
+    formula: ClassVar[str] = "y = value"
+    operands: ClassVar[tuple[str, ...]] = ()
+
+    def validate(self) -> None:
+        require_number(self, "value")
+        _require_dtype(self, (DType.FLOAT32, DType.FLOAT64))
+
+    def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
+        return (TensorType(DType.of(self.dtype), ()),)
+
+    def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
+        return (np.asarray(self.value, DType.of(self.dtype).numpy),)
+
+    def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
+        return ()
+
+    def with_dtype(self, dtype: DType) -> Self:
+        return replace(self, dtype=dtype.value)
+
+    def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
+        return 0
+
+    @classmethod
+    def examples(cls) -> tuple[Example, ...]:
+        numbers = {"one": 1, "third": 1 / 3, "zero": -0.0, "large": -1e30}
+        narrow = (Example.of(name, cls(value)) for name, value in numbers.items())
+        return *narrow, Example.of("wide", cls(0.1, "f64"))
 
 
 @dataclass(frozen=True)
@@ -120,7 +157,7 @@ class Uniform(Op):
         )
 
 
-def _require_dtype(op: Cast | Uniform, legal: Sequence[DType]) -> None:
+def _require_dtype(op: Cast | Constant | Uniform, legal: Sequence[DType]) -> None:
     """Make the attribute `dtype` a type's name; AttributeValueError unless it is a legal one."""
     named = {dtype.value for dtype in legal}
     given = op.dtype.value if isinstance(op.dtype, DType) else op.dtype

@@ -11,7 +11,7 @@ from ir.errors import AttributeValueError, Error, GradientError, ShapeError
 from ir.op import Example, Grads, Op, Values, require_integer
 from ir.ops.activations import Silu
 from ir.ops.arithmetic import Div, GreaterEqual
-from ir.ops.cast import Cast, Uniform
+from ir.ops.cast import Cast, Constant, Uniform
 from ir.ops.functions import Sqrt, Square, Tanh
 from ir.ops.pointwise import Add, Bias, Broadcasting, Mul, Relu, ReluGrad, Shift, Sub, Unary
 from ir.ops.shape import Expand
@@ -47,7 +47,7 @@ class Elementwise(Op):
             hint = "must be a tuple of pairs: an op, a tuple of numbers"
             raise AttributeValueError(f"{self.name}: steps {hint}")
         for number, (op, args) in enumerate(self.steps):
-            if not isinstance(op, (*FUSIBLE, Cast)):
+            if not isinstance(op, (*FUSIBLE, Cast, Constant)):
                 raise AttributeValueError(f"{self.name}: {op.name} is not an elementwise op")
             if len(args) != len(op.operand_names()):
                 wanted = f"{op.name} takes {len(op.operand_names())} operands"

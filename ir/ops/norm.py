@@ -16,11 +16,11 @@ import numpy as np
 
 from ir.dims import Dim, product
 from ir.errors import AttributeValueError, ShapeError
-from ir.op import Example, Op, Values, require_floats, require_integer
+from ir.op import Example, Op, Values, require_floats, require_integer, require_number
 from ir.ops.arithmetic import Power
 from ir.ops.composite import Composite
 from ir.ops.functions import Reciprocal, Sqrt, Square
-from ir.ops.pointwise import Bias, Mul, Shift, constant, require_number
+from ir.ops.pointwise import Bias, Mul, Shift, constant
 from ir.ops.pool import AveragePool
 from ir.ops.reduce import Mean, require_elements
 from ir.ops.shape import Reshape, Transpose, require_axes, require_axes_of

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ir.dims import Dim
-from ir.errors import AttributeValueError, ShapeError
-from ir.op import Example, Grads, Op, Values, require_floats
+from ir.errors import ShapeError
+from ir.op import Example, Grads, Op, Values, require_floats, require_number
+from ir.ops.cast import Constant
 from ir.ops.shape import Sum, broadcast, sum_to
-from ir.types import Array, TensorType, described
+from ir.types import Array, TensorType
 
 if TYPE_CHECKING:
     from ir.builder import Builder, Value
@@ -60,18 +61,8 @@ class Unary(Op):
 
 
 def constant(b: Builder, number: float, like: Value) -> Value:
-    """A scalar weight of the element type of `like`."""
-    return b.weight(b.fresh("constant"), np.asarray(number, like.dtype.numpy))
-
-
-def require_number(op: Op, attribute: str) -> None:
-    """Make the attribute a float; AttributeValueError unless it is a number."""
-    value = getattr(op, attribute)
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise AttributeValueError(
-            f"{op.name}: {attribute} must be a number, not {described(value)}"
-        )
-    object.__setattr__(op, attribute, float(value))
+    """A number as a scalar of the element type of `like`."""
+    return b.apply(Constant(number, like.dtype.value))
 
 
 @dataclass(frozen=True)

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ir.errors import AttributeValueError, ShapeError
-from ir.op import Example, Values, require_floats, require_integer
+from ir.op import Example, Values, require_floats, require_integer, require_number
 from ir.ops.arithmetic import Div, Power, Where
 from ir.ops.composite import Composite
 from ir.ops.conv import Conv
 from ir.ops.functions import Abs, Sqrt, Square
-from ir.ops.pointwise import constant, require_number
+from ir.ops.pointwise import constant
 from ir.ops.pool import CASES, AveragePool, Case, PoolAttributes
 from ir.ops.reduce import Mean, ReduceMax
 from ir.ops.shape import Expand, Reshape, Sum

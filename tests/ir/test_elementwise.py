@@ -243,6 +243,17 @@ def test_dropout_keeps_the_mean_and_its_gradient_has_the_same_mask(rate):
     np.testing.assert_array_equal(back["grad_x"], y)
 
 
+def test_numbers_are_no_weights_that_training_would_change():
+    b = ir.Builder("numbers")
+    x, seed = b.input("x", "f64[3]"), b.input("seed", "i64[]")
+    y = b.dropout(b.power(b.maximum(x, 0.5), 1.5), 0.5, seed)
+    b.output("y", b.where(b.greater(x, 0.0), 1 / y, 2.0 - y))
+    back = ir.vjp(b.build())
+    assert not b.build().weights and not back.weights
+    assert str(b.constant(2.5, "f32").type) == "f32[]"
+    assert ir.parse(str(back)) == back
+
+
 # ---------------------------------------------------------------- losses
 
 

@@ -56,7 +56,7 @@ SIMPLER = {
     "minus a number": (lambda b, x: b.sub(x, b.weight("w", np.array(3.0))), ["shift"]),
     "times a number": (lambda b, x: b.mul(b.weight("w", np.full((3, 4), 3.0)), x), ["scale"]),
     "divided by 4": (lambda b, x: b.div(x, 4.0), ["scale"]),
-    "divided by 3": (lambda b, x: b.div(x, 3.0), ["div"]),
+    "divided by 3": (lambda b, x: b.div(x, 3.0), ["constant", "div"]),
     "plus channels": (lambda b, x: b.add(b.drawn(3, 1), x), ["bias"]),
     "minus channels": (lambda b, x: b.sub(x, b.drawn(1, 3, 1)), ["bias"]),
     "channels minus": (lambda b, x: b.sub(b.drawn(3, 1), x), ["sub"]),

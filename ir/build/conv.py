@@ -11,8 +11,9 @@ from ir.build.core import PerAxis, Value, items
 from ir.build.movement import MovementMethods
 from ir.dims import Dim
 from ir.errors import AttributeValueError, ShapeError
-from ir.ops import circular, connected, conv, local, tiled
-from ir.ops.window import Pad, Pads, named_pads, per_axis
+from ir.ops import cast, circular, connected, conv, local, shape, tiled
+from ir.ops.composite import CompositeGrad
+from ir.ops.window import Pad, Pads, least_transposed, named_pads, per_axis
 from ir.types import DType, TensorType
 
 Geometry = tuple[tuple[int, ...], Pads, tuple[int, ...]]
@@ -171,20 +172,46 @@ class ConvMethods(MovementMethods):
         self,
         w: Value,
         g: Value,
-        size: Sequence[Dim],
+        size: Sequence[Dim] | None = None,
         stride: PerAxis = 1,
         pad: Pad = 0,
         dilation: PerAxis = 1,
         groups: int = 1,
+        flip: bool = False,
+        boundary: str = "zero",
         name: str | None = None,
     ) -> Value:
         """The adjoint of `conv` in x: w [K, C/groups, *k], g [N, K, *out] → [N, C, *size].
 
-        Of the sizes that `ir.transposed_sizes` lists for an axis, each is possible.
+        Of the sizes that `ir.transposed_sizes` lists for an axis, each is possible; the default
+        is the least, (out - 1)·stride + (k - 1)·dilation + 1 - lo - hi. `flip` and `boundary` are
+        those of the convolution.
         """
         kernel = self._spatial("conv_transpose", "w", w, "[K, C/groups, *k]")
-        attributes = *geometry(kernel, stride, pad, dilation), groups, items("size", size)
-        return self.apply(conv.ConvInputGrad(*attributes), w, g, name=name)
+        out = self._spatial("conv_transpose", "g", g, "[N, K, *out]")
+        if len(out) != len(kernel):
+            wanted = "w must be [K, C/groups, *k] and g [N, K, *out] with as many spatial axes"
+            raise ShapeError(f"conv_transpose: %{w.name} is {w.type}, %{g.name} {g.type}; {wanted}")
+        strides, pads, dilations = geometry(kernel, stride, pad, dilation)
+        cells = w.type.static_shape[2:]
+        if size is None:
+            each = zip(out, cells, strides, pads, dilations, strict=True)
+            size = tuple(least_transposed(n, k, s, *p, d) for n, k, s, p, d in each)
+            if any(isinstance(n, int) and n < 0 for n in size):
+                reason = f"pads {pads} leave a size of {size}; pad less or give the size"
+                raise ShapeError(
+                    f"conv_transpose: %{w.name} is {w.type}, %{g.name} {g.type}; {reason}"
+                )
+        extents = items("size", size)
+        if flip:
+            w = self.reverse(w, range(2, len(cells) + 2))
+        if _circular(boundary):
+            wide = tuple(n + lo + hi for n, (lo, hi) in zip(extents, pads, strict=True))
+            none = ((0, 0),) * len(pads)
+            op = conv.ConvInputGrad(strides, none, dilations, groups, wide)
+            return self._folded(self.apply(op, w, g), pads, extents, name)
+        op = conv.ConvInputGrad(strides, pads, dilations, groups, extents)
+        return self.apply(op, w, g, name=name)
 
     def conv_weight_grad(
         self,
@@ -214,15 +241,26 @@ class ConvMethods(MovementMethods):
         self, x: Value, w: Value, kernel: range, where: Geometry, flip: bool, boundary: str
     ) -> tuple[Value, Value, Geometry]:
         """The operands with the flip and the circular boundary done, and what pads are left."""
-        if boundary not in ("zero", "circular"):
-            raise AttributeValueError(f'boundary = {boundary!r} must be "zero" or "circular"')
+        around = _circular(boundary)
         if flip:
             w = self.reverse(w, tuple(kernel))
         stride, pads, dilation = where
-        if boundary == "circular":
+        if around:
             x = self.apply(circular.CircularPad(pads), x)
             pads = ((0, 0),) * len(pads)
         return x, w, (stride, pads, dilation)
+
+    def _folded(self, g: Value, pads: Pads, size: tuple[Dim, ...], name: str | None) -> Value:
+        """The adjoint of padding an image of this size with itself: copies of a cell add up."""
+        zero = self.apply(cast.Constant(0.0, g.dtype.value))
+        image = self.apply(shape.Expand((*g.shape[:2], *size)), zero)
+        return self.apply(CompositeGrad(circular.CircularPad(pads)), image, g, name=name)
+
+
+def _circular(boundary: str) -> bool:
+    if boundary not in ("zero", "circular"):
+        raise AttributeValueError(f'boundary = {boundary!r} must be "zero" or "circular"')
+    return boundary == "circular"
 
 
 def geometry(kernel: Sequence[Dim], stride: PerAxis, pad: Pad, dilation: PerAxis) -> Geometry:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from itertools import product
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
 
@@ -18,6 +18,7 @@ from ir.types import Array, described
 
 Pads: TypeAlias = tuple[tuple[int, int], ...]
 Pad: TypeAlias = int | str | Sequence[int | Sequence[int]]
+Extent = TypeVar("Extent", int, Dim)
 
 
 def output_size(n: Dim, k: Dim, stride: int, lo: int, hi: int, dilation: int = 1) -> Dim:
@@ -37,15 +38,21 @@ def output_size(n: Dim, k: Dim, stride: int, lo: int, hi: int, dilation: int = 1
     return room // stride + 1
 
 
+def least_transposed(
+    out: Extent, k: int, stride: int, lo: int = 0, hi: int = 0, dilation: int = 1
+) -> Extent:
+    """The least of `transposed_sizes`, (out-1)·stride + K - lo - hi: windows read all its cells."""
+    return (out - 1) * stride + (k - 1) * dilation + 1 - lo - hi
+
+
 def transposed_sizes(
     out: int, k: int, stride: int, lo: int = 0, hi: int = 0, dilation: int = 1
 ) -> range:
     """The input extents from which a convolution makes `out` cells: those to transpose it to.
 
-    There are `stride` of them, (out-1)·stride + K - lo - hi and the next, less where pads leave
-    none; without cells at the end that no window reads, it is the first.
+    There are `stride` of them, from `least_transposed` on, less where pads leave none.
     """
-    least = (out - 1) * stride + (k - 1) * dilation + 1 - lo - hi
+    least = least_transposed(out, k, stride, lo, hi, dilation)
     return range(max(least, 0), max(least + stride, 0)) if out > 0 else range(0)
 
 

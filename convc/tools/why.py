@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf
 
@@ -28,11 +28,12 @@ from convc.tuning.tuner import tune
 from ir.errors import did_you_mean
 
 DESCRIPTION = """\
-For each op of MODEL, as the passes leave it, or for one NODE, print every algorithm: why it does
-not apply, or what it is predicted to take on one thread, what bringing its operands and result
-into other layouts adds, what it took when measured (by convc tune, or now with --measure), the
-memory it needs beside operands and results, the error it promises, and the rate: flops of the
-direct sum, by the time measured, or predicted where none is. '>' marks the one chosen."""
+For each op of MODEL, as the passes leave it, or for one NODE and the parts that a composite op
+consists of, print every algorithm: why it does not apply, or what it is predicted to take on one
+thread, what bringing its operands and result into other layouts adds, what it took when measured
+(by convc tune, or now with --measure), the memory it needs beside operands and results, the error
+it promises, and the rate: flops of the direct sum, by the time measured, or predicted where none
+is. '>' marks the one chosen."""
 EXAMPLE = """\
   convc why lenet.ir conv1 --measure
   convc why resnet.ir --sizes N=8 --gradients --accuracy exact"""
@@ -108,7 +109,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
         subparsers, "why", "explain which algorithm computes each op", DESCRIPTION, EXAMPLE
     )
     arguments.add_model(parser)
-    parser.add_argument("node", metavar="NODE", nargs="?", help="only this node")
+    parser.add_argument("node", metavar="NODE", nargs="?", help="only this node, or its parts")
     arguments.add_sizes(parser, 1)
     parser.add_argument("--gradients", action="store_true",
                         help="the gradients of all float inputs and weights too")  # fmt: skip
@@ -134,11 +135,11 @@ def run(args: argparse.Namespace) -> int:
         algorithms=tuple(map(_forced, args.algorithm)),
     )  # fmt: skip
     better = optimised(graph, options.passes)
-    node = None if args.node is None else _wanted(args.node, graph, better)
-    fresh = _measured(better, node, options, args.budget) if args.measure else {}
+    nodes = better.nodes if args.node is None else _wanted(args.node, graph, better)
+    fresh = _measured(better, nodes, options, args.budget) if args.measure else {}
     peak = _peak(options) if args.measure else None
     forced = renamed(dict(options.algorithms), graph, better)
-    explained = list(_explained(better, node, options, forced, fresh, peak))
+    explained = list(_explained(better, nodes, options, forced, fresh, peak))
     context = Context.of(options.target, options.threads)
     if args.json:
         print(json_text({**asdict(context), "accuracy": options.accuracy, "peak": peak,
@@ -156,22 +157,34 @@ def _forced(text: str) -> tuple[str, str]:
     return node, name
 
 
-def _wanted(name: str, graph: ir.Graph, better: ir.Graph) -> ir.Node:
-    """The node of that name, or the one that the passes have merged it into."""
-    (merged,) = renamed({name: ""}, graph, better)
-    nodes = {node.name: node for node in better.nodes}
-    if merged not in nodes:
-        hint = did_you_mean(merged, nodes)
-        raise InputError(f"no node '{name}' after the passes{hint} (there are: {', '.join(nodes)})")
-    return nodes[merged]
+def _wanted(name: str, graph: ir.Graph, better: ir.Graph) -> tuple[ir.Node, ...]:
+    """What the passes have left of a node: itself, its parts, or what these are merged into."""
+    merged = renamed(dict.fromkeys((name, *_parts(name, graph)), ""), graph, better)
+    found = tuple(node for node in better.nodes if node.name in merged)
+    if not found:
+        listed = [node.name for node in better.nodes]
+        hint = did_you_mean(next(iter(merged)), listed)
+        raise InputError(
+            f"no node '{name}' after the passes{hint} (there are: {', '.join(listed)})"
+        )
+    return found
 
 
-def _measured(graph: ir.Graph, node: ir.Node | None, options: Options, budget: float) -> Times:
+def _parts(name: str, graph: ir.Graph) -> Iterator[str]:
+    """The nodes that a composite op expands to, but for the last, which keeps its name."""
+    known = {node.name for node in graph.nodes}
+    for part in ir.expand(graph).nodes:
+        owners = (owner for owner in known if part.name.startswith(f"{owner}."))
+        if part.name not in known and max(owners, key=len, default=None) == name:
+            yield part.name
+
+
+def _measured(graph: ir.Graph, nodes: Sequence[ir.Node], options: Options, budget: float) -> Times:
     """Times taken now, of all algorithms, also where there is no choice; nothing is kept."""
     store = Database(None)
     progress = Progress()
     free = replace(options, algorithms=(), passes=())
-    only = "*" if node is None else node.name
+    only = {node.name for node in nodes}
     outcome = tune(graph, free, budget, progress, again=True, only=only, store=store)
     left = f", no time left for {', '.join(outcome.left)}" if outcome.left else ""
     progress.done(f"{outcome.measured} measurements{left}")
@@ -185,16 +198,17 @@ def _peak(options: Options) -> float:
 
 
 def _explained(
-    graph: ir.Graph, node: ir.Node | None, options: Options, forced: Mapping[str, str],
+    graph: ir.Graph, nodes: Sequence[ir.Node], options: Options, forced: Mapping[str, str],
     fresh: Times, peak: float | None,
 ) -> Iterator[Explained]:  # fmt: skip
     """The nodes asked for; ``fresh`` times stand before those of the database."""
+    wanted = {node.name for node in nodes}
     how = (graph, options.target, options.accuracy, forced)
     known = options.times()
     both = {name: {**known.get(name, {}), **fresh.get(name, {})} for name in {*known, *fresh}}
     rooms: dict[tuple[str, str], int | None] = {}
     for choice, other in zip(choices(*how, known), choices(*how, both), strict=True):
-        if node is not None and choice.node != node:
+        if choice.node.name not in wanted:
             continue
         name = signature(graph, choice.node)
         for each in choice.applicable:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field
 from math import inf, isfinite
 
@@ -62,14 +62,14 @@ class Outcome:
 
 def tune(
     graph: ir.Graph, options: Options, budget_seconds: float = BUDGET,
-    progress: Event | None = None, *, again: bool = False, only: str | None = None,
+    progress: Event | None = None, *, again: bool = False, only: Container[str] | None = None,
     store: Database | None = None, clock: Clock = time.monotonic,
 ) -> Outcome:  # fmt: skip
     """Measure the algorithms of every op of a static graph that leaves a choice.
 
     What the database ``store`` knows already is not measured, unless ``again`` is set. ``only``
-    names one node to measure, or "*" for all, choice or not. Each time is kept as soon as it is
-    taken, so an interrupt loses none. Past the budget nothing new is begun.
+    names nodes to measure, also those that leave none. Each time is kept as soon as it is taken, so
+    an interrupt loses none. Past the budget nothing new is begun.
     """
     store = store or database()
     improved = optimised(graph, options.passes)
@@ -87,14 +87,15 @@ def tune(
 
 
 def jobs(
-    graph: ir.Graph, options: Options, forced: Mapping[str, str], only: str | None = None
-) -> list[Job]:
+    graph: ir.Graph, options: Options, forced: Mapping[str, str],
+    only: Container[str] | None = None,
+) -> list[Job]:  # fmt: skip
     """One for each distinct op of an optimised graph, the longest first."""
     found: dict[str, Job] = {}
     for choice in choices(graph, options.target, options.accuracy, forced):
         name = signature(graph, choice.node)
         rivals = [c for c in choice.applicable if isfinite(c.seconds)]
-        wanted = len(rivals) > 1 if only is None else only in ("*", choice.node.name)
+        wanted = len(rivals) > 1 if only is None else choice.node.name in only
         if wanted and rivals and not choice.forced and name not in found:
             first = choice.chosen.algorithm.name
             rivals.sort(key=lambda c: (c.algorithm.name != first, c.seconds))

@@ -5,6 +5,7 @@ import json
 import pytest
 
 import convc
+import ir
 from convc import select as selection
 from convc.algorithms import Direct, Winograd
 from convc.backend.target import target_named
@@ -70,6 +71,24 @@ def test_why_tells_of_every_node_and_every_algorithm(model, capsys):
     prices = {c.algorithm.name: c.conversions for c in choice.applicable}
     assert prices == {n: each["conversions"] for n, each in relu["algorithms"].items()
                       if each["applicable"]}  # fmt: skip
+
+
+def test_why_tells_of_all_parts_of_a_composite_op(tmp_path, capsys):
+    b = ir.Builder("parts")
+    x, w = b.input("x", "f32[2, 4, 6, 6]"), b.input("w", "f32[3, 4, 2, 2, 2, 2]")
+    y = b.group_norm(b.relu(x, name="norm.before"), 2, name="norm")
+    b.output("y", b.tiled_conv(b.tanh(y, name="after"), w, name="tiled"))
+    b.build().save(tmp_path / "parts.ir")
+    model = tmp_path / "parts.ir"
+    everything = explained(capsys, model)[1]
+    norm, tiled = explained(capsys, model, "norm")[1], explained(capsys, model, "tiled")[1]
+    assert {"sum", "elementwise"} <= {node["op"] for node in norm.values()}
+    assert [node["op"] for node in tiled.values()].count("conv") == 4
+    assert norm.keys() | tiled.keys() | {"norm.before", "after"} == everything.keys()
+    assert "norm.before" not in norm
+    measured = explained(capsys, model, "tiled", "--measure", "--threads", "1")[1]
+    assert all(any(each["measured"] for each in node["algorithms"].values())
+               for node in measured.values())  # fmt: skip
 
 
 def test_why_as_text_has_a_table_and_the_reasons(model, capsys):

@@ -7,7 +7,7 @@ a reader whose wish that does not meet. Conversions are steps like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -33,6 +33,7 @@ class Lowering:
         self.steps: list[Step] = []
         self.stored: dict[str, Stored] = {}
         self.derived: dict[tuple[object, ...], Stored] = {}
+        self.kernels: dict[tuple[object, ...], Kernel] = {}
         self.wishes = self._all_wishes()
         self.node: ir.Node | None = None
         self.direct_outputs = self._direct_outputs()
@@ -114,6 +115,15 @@ class Lowering:
         assert self.node is not None
         return self.node.inputs[operand] in self.graph.weights
 
+    def kernel(
+        self, key: object, stored: Sequence[Stored], make: Callable[[], Kernel]
+    ) -> Kernel:
+        """The kernel over these values that ``key`` describes, made once for nodes alike."""
+        full = (key, *((value.type, value.layout) for value in stored))
+        if full not in self.kernels:
+            self.kernels[full] = make()
+        return self.kernels[full]
+
     def run(self, kernel: Kernel, *stored: Stored, label: str = "") -> None:
         """Append a step; the stored values stand for the kernel's parameters, in order."""
         if not kernel.body:
@@ -160,7 +170,8 @@ class Lowering:
         if key not in self.derived:
             source = self.stored[value]
             room = self._room(f"{value}.{layout}", "temporary", source.type, layout)
-            kernel = convert_kernel(source, room, self.target)
+            kernel = self.kernel("convert", (source, room),
+                                 lambda: convert_kernel(source, room, self.target))  # fmt: skip
             self.run(kernel, source, room, label="convert")
             self.derived[key] = room
         return self.derived[key]

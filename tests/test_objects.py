@@ -17,7 +17,7 @@ from convc.backend import jit, objects
 from convc.backend.objects import Objects, key_of
 from convc.backend.target import TARGETS, target_named
 from convc.settings import cache_folder
-from ir.loops import Kernel, KernelBuilder
+from ir.loops import Kernel, KernelBuilder, to_text
 
 X = np.arange(-8, 9, dtype=np.float32)
 
@@ -88,9 +88,9 @@ def test_code_under_another_key_is_not_taken(kept: Objects) -> None:
 
 
 def test_keys_hold_all_that_shapes_code(monkeypatch: pytest.MonkeyPatch) -> None:
-    one = kernel()
+    one = to_text(kernel())
     keys = {key_of(one, target) for target in TARGETS.values()} | {
-        key_of(kernel(5), target_named(None)), key_of(one, target_named(None))
+        key_of(to_text(kernel(5)), target_named(None)), key_of(one, target_named(None))
     }  # fmt: skip
     assert len(keys) >= len(TARGETS) + 1
     before = key_of(one, target_named(None))

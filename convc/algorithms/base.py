@@ -45,6 +45,11 @@ class Site:
         return Site(node.name, root, epilogue, types[0], types[1], target, constants, resident)
 
     @property
+    def kind(self) -> tuple[object, ...]:
+        """What nodes have in common that are the same but for their operands."""
+        return self.op, self.epilogue, self.inputs, self.outputs
+
+    @property
     def dtype(self) -> Scalar:
         return self.outputs[0].dtype.value
 

@@ -92,8 +92,15 @@ def optimise(module: Any, machine: Any) -> None:
 
 def digest(kernel: Kernel) -> str:
     """A short name for the kernel's content, its own name apart."""
-    text = to_text(replace(kernel, name="kernel"))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return _shortened(_content(kernel))
+
+
+def _content(kernel: Kernel) -> str:
+    return to_text(replace(kernel, name="kernel"))
+
+
+def _shortened(content: str) -> str:
+    return hashlib.sha256(content.encode()).hexdigest()[:16]
 
 
 def kernel_module(kernel: Kernel, target: Target, machine: Any) -> Any:
@@ -114,19 +121,20 @@ def parsed(text: str, machine: Any) -> Any:
 
 def compile_kernel(kernel: Kernel, target: Target) -> Compiled:
     """The kernel's machine code; equal kernels share it."""
-    key = (digest(kernel), target)
+    content = _content(kernel)
+    key = (_shortened(content), target)
     with _LOCK:
         compiled = _COMPILED.get(key)
         if compiled is None:
-            compiled = _COMPILED[key] = _compiled(kernel, target, f"k_{key[0]}")
+            compiled = _COMPILED[key] = _compiled(kernel, content, target, f"k_{key[0]}")
         return compiled
 
 
-def _compiled(kernel: Kernel, target: Target, entry: str) -> Compiled:
+def _compiled(kernel: Kernel, content: str, target: Target, entry: str) -> Compiled:
     """From the disk, or compiled and kept there; the same object file is loaded either way."""
     start = time.thread_time()
     cache = objects()
-    key = key_of(kernel, target) if cache else ""
+    key = key_of(content, target) if cache else ""
     machine = target_machine(target)
     code = cache.get(key) if cache else None
     cached = code is not None

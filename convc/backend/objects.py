@@ -21,7 +21,6 @@ from llvmlite import binding
 
 from convc import settings
 from convc.backend.target import Target, host_features
-from ir.loops import Kernel, to_text
 
 LOG = logging.getLogger("convc")
 MAGIC = b"convc-object-1\n"
@@ -40,9 +39,9 @@ def generator() -> str:
     return f"{made.hexdigest()} {' '.join(versions)} {' '.join(sorted(host_features()))}"
 
 
-def key_of(kernel: Kernel, target: Target) -> str:
-    """A name for a kernel's machine code."""
-    text = f"{generator()}\n{target}\n{to_text(kernel)}"
+def key_of(content: str, target: Target) -> str:
+    """A name for the machine code of a kernel, given as text."""
+    text = f"{generator()}\n{target}\n{content}"
     return hashlib.sha256(text.encode()).hexdigest()
 
 

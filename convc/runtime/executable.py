@@ -133,7 +133,9 @@ class _Code:
     """Steps as the native runtime reads them (see ``runtime.ll``)."""
 
     def __init__(self, steps: Sequence[Step], target: Target) -> None:
-        self.kernels = [compile_kernel(step.kernel, target) for step in steps]
+        distinct = {id(step.kernel): step.kernel for step in steps}
+        compiled = {key: compile_kernel(kernel, target) for key, kernel in distinct.items()}
+        self.kernels = [compiled[id(step.kernel)] for step in steps]
         self.scratch = max((scratch_bytes(step.kernel) for step in steps), default=0)
         words, arguments = [len(steps), self.scratch], list[int]()
         for number, step in enumerate(steps):

@@ -20,7 +20,7 @@ from convc.algorithms.epilogue import Epilogue
 from convc.cost import CLOCK, UNITS, slowness, stream_bytes
 from convc.layout import zero_halo
 from convc.schedule import register_tile
-from ir.loops import KernelBuilder
+from ir.loops import Kernel, KernelBuilder
 from ir.ops import Conv, ConvWeightGrad
 
 if TYPE_CHECKING:
@@ -201,24 +201,29 @@ def _lower_correlation(
     epilogue = Epilogue(site, block)
     extra = epilogue.operands(into)
     result = into.write(written)
-    k = KernelBuilder(f"direct_{form}")
-    x = source.image(k, "x")
-    w = k.read("w", site.dtype, _weight_view(shape, form_channels, form, lanes))
-    finish = epilogue.declare(k, extra)
-    y = result.image(k, "y", write=True)
-    if form == "planes":
-        halo = geometry.halo(shape.lines(), shape.read[2:])
-        planes.correlate(k, x, w, y, shape.lines(), halo, finish, lanes)
-    for lines in shape.lines() if form != "planes" else ():
-        if form == "channels":
-            channels.correlate(k, x, w, y, form_channels, lines, finish, site.target)
-        elif form == "depthwise":
-            depthwise.correlate(k, x, w, y, lines, finish)
-        else:
-            groups = shape.op.groups
-            spatial.correlate(k, x, w, y, groups, lines, finish, lanes, shape.transposed)
-    zero_halo(k, y)
-    into.run(k.build(), source, packed, *extra, result)
+
+    def make() -> Kernel:
+        k = KernelBuilder(f"direct_{form}")
+        x = source.image(k, "x")
+        w = k.read("w", site.dtype, _weight_view(shape, form_channels, form, lanes))
+        finish = epilogue.declare(k, extra)
+        y = result.image(k, "y", write=True)
+        if form == "planes":
+            halo = geometry.halo(shape.lines(), shape.read[2:])
+            planes.correlate(k, x, w, y, shape.lines(), halo, finish, lanes)
+        for lines in shape.lines() if form != "planes" else ():
+            if form == "channels":
+                channels.correlate(k, x, w, y, form_channels, lines, finish, site.target)
+            elif form == "depthwise":
+                depthwise.correlate(k, x, w, y, lines, finish)
+            else:
+                groups = shape.op.groups
+                spatial.correlate(k, x, w, y, groups, lines, finish, lanes, shape.transposed)
+        zero_halo(k, y)
+        return k.build()
+
+    stored = (source, packed, *extra, result)
+    into.run(into.kernel((form, *site.kind), stored, make), *stored)
 
 
 def _weight_view(shape: Convolution, packing: Channels, form: Form, lanes: int) -> tuple[int, ...]:
@@ -236,18 +241,19 @@ def _weights(
     packing = Channels(shape.op.groups, shape.out, shape.inner, site.lanes, source.layout.block)
     if form in PLAIN_FORMS:
         return into.read(operand), packing
-    view = _weight_view(shape, packing, form, site.lanes)
+    view, key = _weight_view(shape, packing, form, site.lanes), (form, shape.transposed, packing)
+
+    def kernel() -> Kernel:
+        if form == "channels":
+            return channels.pack_kernel(site.dtype, shape.weights, packing, shape.transposed)
+        return depthwise.pack_kernel(site.dtype, shape.weights, site.lanes)
 
     def pack(plain: Stored) -> Stored:
-        if form == "channels":
-            kernel = channels.pack_kernel(site.dtype, shape.weights, packing, shape.transposed)
-        else:
-            kernel = depthwise.pack_kernel(site.dtype, shape.weights, site.lanes)
         room = into.temporary(f"{site.name}.packed", site.dtype, prod(view))
-        into.run(kernel, plain, room, label="pack")
+        into.run(into.kernel(key, (plain, room), kernel), plain, room, label="pack")
         return room
 
-    return into.derive(operand, (form, shape.transposed, packing), pack), packing
+    return into.derive(operand, key, pack), packing
 
 
 def _lower_weight_gradient(site: Site, shape: Convolution, form: Form, into: Lowering) -> None:

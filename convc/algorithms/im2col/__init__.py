@@ -26,7 +26,7 @@ from convc.algorithms.im2col.tiles import tile_cuts
 from convc.cost import CLOCK, slowness, stream_bytes
 from convc.layout import zero_halo
 from convc.schedule import register_tile
-from ir.loops import KernelBuilder
+from ir.loops import Kernel, KernelBuilder
 from ir.ops import Conv, ConvWeightGrad
 
 if TYPE_CHECKING:
@@ -85,15 +85,20 @@ def _lower_correlation(site: Site, shape: Convolution, into: Lowering) -> None:
     source, parts = into.read(1 if shape.transposed else 0), products_of(shape)
     rows, epilogue = _weights(site, shape, parts, into), Epilogue(site, 1)
     extra, result = epilogue.operands(into), into.write()
-    k = KernelBuilder("im2col")
-    x = source.image(k, "x")
-    w = k.read("w", site.dtype, (sum(part.size for part in parts),))
-    finish = epilogue.declare(k, extra)
-    y = result.image(k, "y", write=True)
-    for part in parts:
-        correlate(k, part, x, w, y, finish, site.target)
-    zero_halo(k, y)
-    into.run(k.build(), source, rows, *extra, result)
+
+    def make() -> Kernel:
+        k = KernelBuilder("im2col")
+        x = source.image(k, "x")
+        w = k.read("w", site.dtype, (sum(part.size for part in parts),))
+        finish = epilogue.declare(k, extra)
+        y = result.image(k, "y", write=True)
+        for part in parts:
+            correlate(k, part, x, w, y, finish, site.target)
+        zero_halo(k, y)
+        return k.build()
+
+    stored = (source, rows, *extra, result)
+    into.run(into.kernel(("im2col", *site.kind), stored, make), *stored)
 
 
 def _weights(

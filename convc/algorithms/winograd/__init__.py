@@ -21,7 +21,7 @@ from convc.algorithms.winograd.product import multiply_blocks, weights_kernel
 from convc.algorithms.winograd.tiling import Axis, Tiling
 from convc.cost import CLOCK, UNITS, cold_seconds, slowness, stream_bytes
 from convc.layout import Pads, covering, zero_halo
-from ir.loops import KernelBuilder
+from ir.loops import Kernel, KernelBuilder
 from ir.ops import Conv, ConvWeightGrad
 
 if TYPE_CHECKING:
@@ -114,26 +114,33 @@ class Winograd:
         epilogue = Epilogue(site, site.lanes)
         extra = epilogue.operands(into)
         result = into.write(site.lanes)
-        k = KernelBuilder(self.name)
-        x = source.image(k, "x")
-        us = [k.read("u", site.dtype, tiling.weight_shape) for tiling in tilings]
-        finish = epilogue.declare(k, extra)
-        y = result.image(k, "y", write=True)
-        for tiling, u in zip(tilings, us, strict=True):
-            multiply_blocks(k, tiling, x, u, y, finish, site.target)
-        zero_halo(k, y)
-        into.run(k.build(), source, *weights, *extra, result)
+
+        def make() -> Kernel:
+            k = KernelBuilder(self.name)
+            x = source.image(k, "x")
+            us = [k.read("u", site.dtype, tiling.weight_shape) for tiling in tilings]
+            finish = epilogue.declare(k, extra)
+            y = result.image(k, "y", write=True)
+            for tiling, u in zip(tilings, us, strict=True):
+                multiply_blocks(k, tiling, x, u, y, finish, site.target)
+            zero_halo(k, y)
+            return k.build()
+
+        stored = (source, *weights, *extra, result)
+        into.run(into.kernel((self.name, *site.kind), stored, make), *stored)
 
     def _transformed(self, site: Site, tiling: Tiling, operand: int, into: Lowering) -> Stored:
         """The weights of a tiling, transformed once where they are constant."""
 
+        key = (tiling.axes, tiling.outputs, tiling.shape.transposed, tiling.lanes)
+
         def transform(plain: Stored) -> Stored:
             name = f"{site.name}.transformed"
             room = into.temporary(name, site.dtype, prod(tiling.weight_shape))
-            into.run(weights_kernel(tiling, site.dtype), plain, room, label="pack")
+            kernel = into.kernel(key, (plain, room), lambda: weights_kernel(tiling, site.dtype))
+            into.run(kernel, plain, room, label="pack")
             return room
 
-        key = (tiling.axes, tiling.outputs, tiling.shape.transposed, tiling.lanes)
         return into.derive(operand, key, transform)
 
     def _tilings(self, site: Site) -> list[Tiling]:

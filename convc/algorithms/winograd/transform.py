@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from fractions import Fraction
+from functools import cache
 from itertools import product
 from math import prod
 
@@ -68,10 +69,11 @@ def _matrix_times(
 ) -> Iterator[tuple[int, Expr]]:
     """Rows of matrix times vector. Rows that differ by signs share their two partial sums."""
     done: set[int] = set()
+    partners = _partners(matrix)
     for i, row in enumerate(matrix):
         if i in done:
             continue
-        partner = _partner(matrix, i)
+        partner = partners[i]
         if partner is None:
             yield i, _combination(k, row, element, like)
             continue
@@ -84,6 +86,11 @@ def _matrix_times(
         k.store(halves[1, v], _combination(k, opposite, element, like))
         yield i, halves[0, v] + halves[1, v]
         yield partner, halves[0, v] - halves[1, v]
+
+
+@cache
+def _partners(matrix: Matrix) -> tuple[int | None, ...]:
+    return tuple(_partner(matrix, i) for i in range(len(matrix)))
 
 
 def _partner(matrix: Matrix, i: int) -> int | None:

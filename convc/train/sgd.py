@@ -14,6 +14,7 @@ import ir
 from convc.compile_arguments import check_graph
 from convc.errors import InputError
 from convc.model import Model, compile
+from ir.ops import BatchNormTraining
 from ir.types import described
 
 Array = npt.NDArray[Any]
@@ -22,11 +23,13 @@ Array = npt.NDArray[Any]
 def training_step(graph: ir.Graph, loss: str = "loss", momentum: float = 0.9) -> ir.Graph:
     """One step of gradient descent on the scalar output ``loss``, as a graph.
 
-    For each float weight w with velocity v: v' = momentum * v + dloss/dw, w' = w - rate * v'.
+    For each float weight w that the loss depends on, with velocity v:
+    v' = momentum * v + dloss/dw, w' = w - rate * v'. A running mean or variance of
+    ``ir.ops.BatchNormTraining`` becomes the one that it computes.
     Inputs: those of ``graph``, ``rate`` [], then w and ``velocity_w`` for each weight. Outputs:
-    ``loss``, then ``next_w`` and ``next_velocity_w``. Raises ``ir.GradientError`` where the loss
-    cannot be differentiated, ``InputError`` where it is no scalar output or ``momentum`` is not in
-    [0, 1).
+    ``loss``, then ``next_w`` and ``next_velocity_w``; running values have no velocity. Raises
+    ``ir.GradientError`` where the loss cannot be differentiated, ``InputError`` where it is no
+    scalar output, ``momentum`` is not in [0, 1), or two nodes move the same running value.
     """
     check_graph(graph)
     if not (_finite(momentum) and 0 <= momentum < 1):
@@ -34,9 +37,11 @@ def training_step(graph: ir.Graph, loss: str = "loss", momentum: float = 0.9) ->
     if loss not in graph.outputs or graph.types[graph.outputs[loss]].shape != ():
         raise InputError(f"graph '{graph.name}' has no scalar output '{loss}'; "
                          f"its outputs are {', '.join(graph.outputs)}")  # fmt: skip
-    only = graph.replace(outputs={loss: graph.outputs[loss]})
-    names = [name for name, array in graph.weights.items() if array.dtype.kind == "f"]
-    backward = ir.vjp(only.weights_as_inputs(names), names)
+    only = ir.dead_code(graph.replace(outputs={loss: graph.outputs[loss]}))
+    floats = [name for name, array in only.weights.items() if array.dtype.kind == "f"]
+    moved = _running(only)
+    names = [name for name in floats if name not in moved]
+    backward = ir.vjp(only.weights_as_inputs(floats), names)
     b = ir.Builder.of(_seeded(backward, loss))
     dtype = graph.types[graph.outputs[loss]].dtype
     rate = b.input("rate", ir.TensorType(dtype, ()))
@@ -46,9 +51,29 @@ def training_step(graph: ir.Graph, loss: str = "loss", momentum: float = 0.9) ->
         following = b.scale(velocity, momentum) + gradient
         b.output(f"next_{name}", weight - rate * following)
         b.output(f"next_velocity_{name}", following)
+    for name, value in moved.items():
+        b.output(f"next_{name}", b.value(value))
     built = b.build()
     kept = {name: value for name, value in built.outputs.items() if not name.startswith("grad_")}
     return ir.dead_code(built.replace(outputs=kept))
+
+
+def _running(graph: ir.Graph) -> dict[str, str]:
+    """The weights that are running statistics, and the values that take their places.
+
+    One node may go on from the results of another, as where a layer is used several times.
+    """
+    weight_of: dict[str, str] = {}
+    for node in graph.nodes:
+        if isinstance(node.op, BatchNormTraining):
+            for given, following in zip(node.inputs[1:], node.outputs[1:], strict=True):
+                weight = weight_of.pop(given, given)
+                if weight in weight_of.values():
+                    hint = "let it go on from the running values that the other computes"
+                    raise InputError(f"{node.name} moves '{weight}', as another node does; {hint}")
+                if weight in graph.weights:
+                    weight_of[following] = weight
+    return {weight: value for value, weight in weight_of.items()}
 
 
 def _finite(value: object) -> bool:

@@ -55,6 +55,9 @@ class House(Protocol):
     def live(self, name: str) -> ir.Value:
         """What the model calls so, as a value of the graph."""
 
+    def interpreted(self, value: ir.Value) -> Array:
+        """The numbers of a value that depends on no input."""
+
     def budget(self, size: int) -> None:
         """NodeError where what is computed at import takes too many bytes."""
 
@@ -131,9 +134,10 @@ class Call:
         operand = self.operand(number)
         if isinstance(operand, Known):
             return operand.array
+        if not operand.inputs:
+            return self.house.interpreted(operand.value)
         names = ", ".join(sorted(operand.inputs))
-        hint = f"it depends on {names or 'what is computed'}"
-        message = f"{what} must be known at import; {hint}"
+        message = f"{what} must be known at import; it depends on {names}"
         raise ConstantNeededError(message, operand.inputs)
 
     def integers(self, number: int, what: str) -> tuple[int, ...]:

@@ -235,6 +235,8 @@ FOLDS: dict[str, Fold] = {
     "Sqrt": _function(np.sqrt),
     "Exp": _function(np.exp),
     "Log": _function(np.log),
+    "Sin": _function(np.sin),
+    "Cos": _function(np.cos),
     "Reciprocal": _function(np.reciprocal),
     "Not": _logic(np.logical_not),
     "And": _logic(np.logical_and),

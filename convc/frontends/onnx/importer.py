@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -13,7 +14,7 @@ import numpy as np
 import ir
 from convc.errors import LoadError
 from convc.frontends.onnx.attributes import Attributes
-from convc.frontends.onnx.call import Call, Emit, Known, Live, Operand, Result, computable
+from convc.frontends.onnx.call import Call, Emit, Known, Live, Operand, Result, computable, fixed
 from convc.frontends.onnx.control import CONTROL
 from convc.frontends.onnx.errors import ConstantNeededError, NodeError, UndecidedError
 from convc.frontends.onnx.external import External
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 LOG = logging.getLogger("convc")
 MAX_NODES = 200_000
 MAX_BYTES = 2**32
+MAX_DEPTH = 50
 SHOWN = 100
 STANDARD = ("", "ai.onnx")
 OLDEST, NEWEST = 7, 28
@@ -56,11 +58,15 @@ class Scope:
     opsets: Mapping[str, int]
     path: str = ""
     given: Mapping[str, AttributeProto] = field(default_factory=dict)
+    depth: int = 0
 
-    def inner(self, node: NodeProto) -> Scope:
+    def inner(self, node: NodeProto, round: str = "") -> Scope:
         """The scope of a graph within a node: it sees what lies around it."""
+        if self.depth == MAX_DEPTH:
+            raise NodeError(f"graphs and functions within each other, more than {MAX_DEPTH} deep")
         name = node.output[0] if node.output else node.op_type
-        return Scope(dict(self.values), self.opsets, f"{self.path}{legal(name)}.", self.given)
+        path = f"{self.path}{legal(name)}.{round}"
+        return Scope(dict(self.values), self.opsets, path, self.given, self.depth + 1)
 
 
 class Importer:
@@ -144,6 +150,14 @@ class Importer:
             raise NodeError(f"no node before it defines '{name}'")
         return operand.value if isinstance(operand, Live) else self.weight(operand)
 
+    def interpreted(self, value: ir.Value) -> Array:
+        """The numbers of a value that depends on no input."""
+        part = ir.dead_code(self.b.build().replace(outputs={"value": value.name}))
+        part = part.replace(inputs={})
+        for type in part.types.values():
+            self.budget(type.dtype.numpy.itemsize * math.prod(fixed(type.shape)))
+        return ir.interpret(part, {})["value"]
+
     def budget(self, size: int) -> None:
         """Count the bytes that are computed at import."""
         self._bytes += size
@@ -194,7 +208,7 @@ class Importer:
         kind = f"{domain}.{call.node.op_type}" if domain else call.node.op_type
         if kind in CONTROL:
             return CONTROL[kind](self, call, scope)
-        emit: Emit | None = OPERATORS.get(kind)
+        emit: Emit | None = OPERATORS.get(kind) or FOLDS.get(kind)
         if all(isinstance(operand, Known) for operand in call.operands) and kind in FOLDS:
             emit = FOLDS[kind]
         if emit is None:
@@ -212,8 +226,6 @@ class Importer:
         scope: Scope,
     ) -> list[Result]:
         """The results of a function that the model defines."""
-        if scope.path.count(".") > 50:
-            raise NodeError("functions call each other too deeply")
         inner = scope.inner(node)
         defaults = {proto.name: proto for proto in function.attribute_proto}
         inner.given = {**defaults, **attributes.protos}
@@ -226,10 +238,18 @@ class Importer:
             raise NodeError(f"in function {function.name}: {self.problems.pop()[1]}")
         return [_present(inner, name) for name in function.output]
 
-    def branch(self, graph: GraphProto, node: NodeProto, scope: Scope) -> list[Result]:
-        """The results of a graph within a node."""
-        inner = scope.inner(node)
+    def branch(
+        self,
+        graph: GraphProto,
+        node: NodeProto,
+        scope: Scope,
+        operands: Sequence[Operand] = (),
+        round: str = "",
+    ) -> list[Operand]:
+        """The results of a graph within a node, in a round of a loop for the operands given."""
+        inner = scope.inner(node, round)
         inner.values.update({t.name: self._stored(t) for t in graph.initializer})
+        inner.values.update(zip((value.name for value in graph.input), operands, strict=True))
         before = len(self.problems)
         self.run(graph.node, inner)
         if len(self.problems) > before:

@@ -7,6 +7,7 @@ from convc.frontends.onnx.operators.activation import ACTIVATIONS
 from convc.frontends.onnx.operators.border import BORDERS
 from convc.frontends.onnx.operators.conv import CONVOLUTIONS
 from convc.frontends.onnx.operators.elementwise import ELEMENTWISE
+from convc.frontends.onnx.operators.index import INDEXED
 from convc.frontends.onnx.operators.linear import PRODUCTS
 from convc.frontends.onnx.operators.movement import MOVEMENTS
 from convc.frontends.onnx.operators.norm import NORMS
@@ -27,6 +28,7 @@ OPERATORS: dict[str, Emit] = {
     **SOFTMAX,
     **REDUCTIONS,
     **MOVEMENTS,
+    **INDEXED,
     **BORDERS,
     **RESIZES,
     **SHAPES,

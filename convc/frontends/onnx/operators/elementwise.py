@@ -115,13 +115,20 @@ def _power(n: Call) -> ir.Value:
 
 
 def _modulo(n: Call) -> ir.Value:
-    """With the sign of the divisor; fmod, that of the dividend, only where it is exact."""
-    (a, b), whole = floats(n, [n.x(0), n.x(1)])
-    if not whole:
-        raise NodeError("only integers are supported")
-    truncated = n.attributes.flag("fmod")
-    ratio = n.b.cast(n.b.cast(a / b, "i64"), "f64") if truncated else n.b.floor(a / b)
-    return n.b.cast(a - ratio * b, "i64")
+    """The remainder with the sign of the divisor, or with fmod that of the dividend.
+
+    It is that of the numbers as they are, without rounding, where the quotient is below 2^29.
+    """
+    if DType.FLOAT64 in (n.x(0).dtype, n.x(1).dtype):
+        raise NodeError("remainders of float64 are not supported; cast to float32")
+    dtype = n.x(0).dtype
+    a, b = (n.b.cast(n.x(number), DType.FLOAT64) for number in (0, 1))
+    ratio = a / b
+    times = n.b.where(n.b.greater(ratio, 0.0), n.b.floor(ratio), n.b.ceil(ratio))
+    y = n.b.where(times, a - times * b, a)
+    if not n.attributes.flag("fmod"):
+        y = n.b.where(n.b.greater(n.b.sign(y) * n.b.sign(b), -1.0), y, y + b)
+    return n.b.cast(y, dtype)
 
 
 def _many(function: Binary, finish: Callable[[ir.Value, int], ir.Value] | None = None) -> Emit:

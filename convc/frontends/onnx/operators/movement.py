@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import wraps
 
 import numpy as np
@@ -13,12 +12,11 @@ import ir
 from convc.frontends.onnx.call import Call, Emit, Known, Live, Result, axis_of, fixed
 from convc.frontends.onnx.errors import NodeError
 from convc.frontends.onnx.slices import Cut, cuts
-from convc.frontends.onnx.symbolic import extents, is_symbolic, undecided
+from convc.frontends.onnx.symbolic import undecided
 from ir.dims import Dim, divide, product
-from ir.types import Array
 
 
-def _truthful(emit: Callable[[Call], Result | Sequence[Result]]) -> Emit:
+def truthful(emit: Callable[[Call], Result | Sequence[Result]]) -> Emit:
     """What is made of a truth by moving its elements is one too."""
 
     @wraps(emit)
@@ -200,55 +198,8 @@ def _backwards(n: Call, x: ir.Value, axis: int, cut: Cut) -> ir.Value:
     return x if step == -1 else n.b.slice(x, {axis: (None, None, -step)})
 
 
-def _gather(n: Call) -> Result:
-    """Slices along an axis; what is known may count from the end, what is computed not."""
-    shape = n.shape(0)
-    axis = axis_of(n.attributes.integer("axis", 0), len(shape))
-    index, x = n.operand(1), n.x(0)
-    if isinstance(index, Live):
-        flat = n.b.reshape(index.value, (product(index.shape),))
-        taken = n.b.take(x, flat, axis)
-        return n.b.reshape(taken, (*shape[:axis], *index.shape, *shape[axis + 1 :]))
-    places = from_start(index.array, shape[axis])
-    if places.size == 1 and (is_symbolic(places) or not places.ndim):
-        (place,) = places.reshape(-1)
-        one = n.b.slice(x, {axis: (place, place + 1)})
-        return n.b.reshape(one, (*shape[:axis], *places.shape, *shape[axis + 1 :]))
-    if is_symbolic(places):
-        raise undecided("where to gather from")
-    listed = n.b.weight(n.b.fresh("index"), places.reshape(-1).astype(np.int64))
-    taken = n.b.take(x, listed, axis)
-    return n.b.reshape(taken, (*shape[:axis], *places.shape, *shape[axis + 1 :]))
-
-
-def from_start(index: Array, extent: Dim) -> Array:
-    """Positions on an axis, the negative ones counted from its end; NodeError where none is."""
-    places: list[Dim] = []
-    for place in index.reshape(-1):
-        at = int(place) if isinstance(place, np.integer) else place
-        at = at + extent if isinstance(at, int) and at < 0 else at
-        if isinstance(at, int) and (at < 0 or (isinstance(extent, int) and at >= extent)):
-            raise NodeError(f"index {place} is beyond an axis of {extent}")
-        places.append(at)
-    return extents(places).reshape(index.shape)
-
-
-def _gather_elements(n: Call) -> ir.Value:
-    x = n.x(0)
-    axis = axis_of(n.attributes.integer("axis", 0), x.type.rank)
-    index = n.operand(1)
-    if isinstance(index, Known):
-        index = replace(index, array=from_start(index.array, x.shape[axis]))
-    places = n.live(index)
-    cut: Mapping[int, tuple[Dim, Dim]] = {
-        i: (0, m) for i, (k, m) in enumerate(zip(x.shape, places.shape, strict=True))
-        if k != m and i != axis
-    }  # fmt: skip
-    return n.b.take_along(n.b.slice(x, cut) if cut else x, places, axis)
-
-
 MOVEMENTS: dict[str, Emit] = {
-    name: _truthful(emit)
+    name: truthful(emit)
     for name, emit in {
         "Reshape": _reshape,
         "Flatten": _flatten,
@@ -260,7 +211,5 @@ MOVEMENTS: dict[str, Emit] = {
         "Concat": _concat,
         "Split": _split,
         "Slice": _slice,
-        "Gather": _gather,
-        "GatherElements": _gather_elements,
     }.items()
 }

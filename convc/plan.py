@@ -9,8 +9,11 @@ lives.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from math import prod
 
 import ir
@@ -19,6 +22,7 @@ from convc.errors import CapacityError
 from convc.program import Program, Slot, Step
 
 ALIGNMENT = 64
+ATTEMPTS = 50  # to lay out the arena in less
 
 
 @dataclass(frozen=True)
@@ -65,15 +69,7 @@ class Plan:
     @property
     def live_bytes(self) -> int:
         """The most bytes alive at any one step: a lower bound for any arena."""
-        changes = [0] * (len(self.steps) + 1)
-        for placed in self.temporaries.values():
-            changes[placed.first] += placed.nbytes
-            changes[placed.last + 1] -= placed.nbytes
-        most = now = 0
-        for change in changes:
-            now += change
-            most = max(most, now)
-        return most
+        return _most_alive(self.temporaries.values())
 
 
 def plan(program: Program) -> Plan:
@@ -127,23 +123,53 @@ def _in_sequence(slots: Iterable[Slot]) -> dict[int, Placed]:
 
 
 def _pack(slots: Sequence[Slot], steps: Sequence[Step]) -> dict[int, Placed]:
-    """Greedy by size (Pisarchyk and Lee 2020, "greedy by size for offset calculation")."""
+    """Offsets for slots by their lifetimes, as near to the most that is alive as is found soon.
+
+    Placed one by one, the largest first (Pisarchyk and Lee 2020, "greedy by size for offset
+    calculation"); where that leaves gaps, whatever came to lie highest is placed earlier.
+    """
     lives: dict[int, tuple[int, int]] = {}
     for number, step in enumerate(steps):
         for used in step.slots:
             lives[used] = (lives.get(used, (number, 0))[0], number)
+    order = [Placed(slot, 0, *lives[slot.number]) for slot in slots]
+    order.sort(key=lambda placed: -placed.nbytes)
+    bound = _most_alive(order)
+    best = found = _placed_in(order)
+    for _ in range(ATTEMPTS):
+        if _extent(best) == bound:
+            break
+        highest = max(range(len(found)), key=lambda at: found[at].offset + found[at].nbytes)
+        order.insert(highest // 4, order.pop(highest))
+        found = _placed_in(order)
+        best = min(best, found, key=_extent)
+    return {p.slot.number: p for p in best}
+
+
+def _placed_in(order: Sequence[Placed]) -> list[Placed]:
+    """Each at the lowest offset that is free for as long as it lives."""
     placed: list[Placed] = []
-    for slot in sorted(slots, key=lambda slot: -slot_bytes(slot)):
-        first, last = lives[slot.number]
+    by_offset: list[Placed] = []
+    for each in order:
         offset = 0
-        for other in sorted(placed, key=lambda other: other.offset):
-            if other.last < first or last < other.first:
+        for other in by_offset:
+            if other.last < each.first or each.last < other.first:
                 continue
-            if offset + slot_bytes(slot) <= other.offset:
+            if offset + each.nbytes <= other.offset:
                 break
             offset = max(offset, other.offset + other.nbytes)
-        placed.append(Placed(slot, offset, first, last))
-    return {p.slot.number: p for p in placed}
+        placed.append(replace(each, offset=offset))
+        insort(by_offset, placed[-1], key=lambda other: other.offset)
+    return placed
+
+
+def _most_alive(placed: Collection[Placed]) -> int:
+    """The most bytes alive at any one step."""
+    changes: dict[int, int] = defaultdict(int)
+    for each in placed:
+        changes[each.first] += each.nbytes
+        changes[each.last + 1] -= each.nbytes
+    return max(accumulate(changes[step] for step in sorted(changes)), default=0)
 
 
 def _extent(placed: Iterable[Placed]) -> int:

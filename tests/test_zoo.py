@@ -8,6 +8,9 @@ import pytest
 import convc
 import ir
 from convc import zoo
+from convc.backend.target import target_named
+from convc.model import Options, stages
+from convc.passes import PIPELINE
 from tests.cli.commands import refused, status
 
 PARAMETERS = {
@@ -125,3 +128,10 @@ def test_a_model_may_be_a_name_of_the_zoo(capsys: pytest.CaptureFixture[str]) ->
     assert "did you mean 'resnet18'" in refused(capsys, "show", "zoo:resnet8")
     with pytest.raises(convc.InputError, match="there are lenet, alexnet"):
         zoo.build("nothing like it")
+
+
+@pytest.mark.parametrize("name", [n for n in zoo.NAMES if n not in ("alexnet", "vgg16")])
+def test_the_arena_is_hardly_larger_than_what_is_alive_at_once(name: str) -> None:
+    options = Options(1, "fast", (), target_named("avx512"), tuple(PIPELINE), ())
+    plan = stages(bound(name, size=64), options).plan
+    assert plan.live_bytes <= plan.arena_bytes <= 1.05 * plan.live_bytes

@@ -159,5 +159,37 @@ def test_switches_and_unpooling_are_pytorchs(shape: Pool) -> None:
         assert np.array_equal(got["y"], wanted.detach().numpy())
 
 
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+@pytest.mark.parametrize("shape", random_pools(40, even=True), ids=str)
+def test_switches_point_at_the_first_maximum_also_of_ties_infinities_and_nan(
+    shape: Pool, dtype: str
+) -> None:
+    """PyTorch's but for windows with NaN: of several, PyTorch takes the last."""
+    torch = torch_or_skip()
+    rng = np.random.default_rng(len(str(shape)))
+    x = rng.integers(-1, 2, shape.x).astype({"f32": np.float32, "f64": np.float64}[dtype])
+    x[rng.random(x.shape) < 0.3] = -np.inf
+    x[rng.random(x.shape) < 0.05] = np.nan
+    axes, functions = len(shape.window), torch.nn.functional
+    where = shape.window, shape.stride, [lo for lo, _ in shape.pads], shape.dilation
+    many = {"ceil_mode": shape.edge == "partial", "return_indices": True}
+    pool = getattr(functions, f"max_pool{axes}d")
+    values, places = pool(torch.tensor(x), *where, **many)
+    b = ir.Builder("switches")
+    given = b.input("x", text_of(shape.x, dtype)), *where[:3], shape.edge, shape.dilation
+    b.output("switches", b.max_pool_indices(*given))
+    b.output("y", b.max_pool(*given))
+    got = convc.compile(b.build()).run({"x": x})
+    assert all(
+        np.array_equal(got[name], want, equal_nan=name == "y")
+        for name, want in ir.interpret(b.build(), {"x": x}).items()
+    )
+    np.testing.assert_array_equal(got["y"], values.numpy())
+    picked = np.take_along_axis(flattened(x), flattened(got["switches"]), 2)
+    np.testing.assert_array_equal(picked, flattened(got["y"]))
+    one = ~np.isnan(values.numpy())
+    assert np.array_equal(got["switches"][one], places.numpy()[one])
+
+
 def flattened(array: Array) -> Array:
     return array.reshape(*array.shape[:2], math.prod(array.shape[2:]))

@@ -30,6 +30,14 @@ def check_threads(threads: object) -> None:
         raise InputError(f"threads={described(threads)}: {hint}")
 
 
+def check_memory(memory: object) -> None:
+    """InputError unless it is None or a positive int."""
+    whole = isinstance(memory, int) and not isinstance(memory, bool)
+    if memory is not None and not (whole and memory > 0):  # type: ignore[operator]
+        hint = "give a number of bytes as an int, as in 256 << 20, or None for no limit"
+        raise InputError(f"memory={described(memory)}: {hint}")
+
+
 def check_algorithms(algorithms: object) -> None:
     """InputError unless it is None or maps names to names."""
     hint = 'give node names with algorithm names, as in {"conv1": "winograd"}'

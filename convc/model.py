@@ -18,14 +18,21 @@ import ir
 from convc import debug, settings
 from convc.algorithms import Algorithm
 from convc.backend.target import Target, target_named
-from convc.compile_arguments import check_algorithms, check_graph, check_passes, check_threads
+from convc.budget import Pair, to_give_up
+from convc.compile_arguments import (
+    check_algorithms,
+    check_graph,
+    check_memory,
+    check_passes,
+    check_threads,
+)
 from convc.errors import InputError
 from convc.indices import bounds, check_weights
 from convc.lowering import Lowering
 from convc.passes import PIPELINE, Pass, optimised
 from convc.plan import Plan, check_values, plan
 from convc.runtime.executable import Executable
-from convc.select import select
+from convc.select import choices
 from convc.tuning import BUDGET
 from convc.tuning.database import measured
 from convc.tuning.records import Context, Row, Times, read_lines, times_of
@@ -40,7 +47,7 @@ class Options:
     """How a graph is compiled.
 
     ``tuning`` holds measured times, None for those of the database; ``tune`` the seconds that
-    measuring may take before.
+    measuring may take before; ``memory`` the bytes that constants and arena may take.
     """
 
     threads: int
@@ -50,6 +57,7 @@ class Options:
     passes: tuple[Pass, ...]
     tuning: tuple[Row, ...] | None = None
     tune: float = 0.0
+    memory: int | None = None
 
     def times(self) -> Times:
         """Measured times that apply here."""
@@ -67,6 +75,7 @@ def compile(
     passes: Sequence[Pass] = PIPELINE,
     tune: bool | float = False,
     tuning: str | os.PathLike[str] | None = None,
+    memory: int | None = None,
 ) -> Model:
     """Compile a graph to native code.
 
@@ -76,7 +85,8 @@ def compile(
     "avx2", "plain" or "neon" (default: the best one that runs here). ``tune``: first measure how
     long each algorithm takes for each op, where this machine's database does not know it, for at
     most so many seconds (True: 30). ``tuning``: go by the times in this file, which
-    ``convc tune --export`` wrote, and not by the database.
+    ``convc tune --export`` wrote, and not by the database. ``memory``: how many bytes prepared
+    weights and intermediate results may take; algorithms that need more are not chosen.
 
     A graph with symbolic extents is compiled when their values are first seen.
 
@@ -87,6 +97,7 @@ def compile(
     check_threads(threads)
     check_algorithms(algorithms)
     check_passes(passes)
+    check_memory(memory)
     budget = _budget(tune)
     if budget and tuning is not None:
         raise InputError("tune= measures into the database, which tuning= does not read; give one")
@@ -98,6 +109,7 @@ def compile(
         tuple(passes),
         None if tuning is None else read_lines(Path(tuning)),
         budget,
+        memory,
     )
     if options.tuning and not options.times():
         LOG.warning("%s: no times for %s; going by predictions",
@@ -129,10 +141,18 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
     improved = optimised(graph, options.passes)
     check_weights(improved)
     forced = renamed(dict(options.algorithms), graph, improved)
-    chosen = select(improved, options.target, options.accuracy, forced, options.times())
-    program = Lowering(improved, chosen, options.target).program()
-    made = Stages(graph, improved, chosen, plan(program), options.target)
-    return debug.report(made, options.passes)
+    how = improved, options.target, options.accuracy, forced, options.times()
+    given_up: set[Pair] = set()
+    while True:
+        made = tuple(choices(*how, given_up))
+        chosen = {choice.node.name: choice.chosen.algorithm for choice in made}
+        planned = plan(Lowering(improved, chosen, options.target).program())
+        more = to_give_up(made, planned, options.memory) if options.memory is not None else set()
+        if not more:
+            break
+        given_up |= more
+    done = Stages(graph, improved, chosen, planned, options.target)
+    return debug.report(done, options.passes)
 
 
 def renamed(forced: Mapping[str, str], before: ir.Graph, after: ir.Graph) -> dict[str, str]:

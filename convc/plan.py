@@ -67,6 +67,11 @@ class Plan:
         return _extent(self.temporaries.values())
 
     @property
+    def resident_bytes(self) -> int:
+        """What is kept between runs: the constants, and one arena."""
+        return self.constant_bytes + self.arena_bytes
+
+    @property
     def live_bytes(self) -> int:
         """The most bytes alive at any one step: a lower bound for any arena."""
         return _most_alive(self.temporaries.values())

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cache
 from importlib.metadata import entry_points
@@ -94,8 +94,12 @@ def select(
 def choices(
     graph: ir.Graph, target: Target, accuracy: str = "fast",
     forced: Mapping[str, str] | None = None, measured: Times | None = None,
+    given_up: Collection[tuple[str, str]] = (),
 ) -> Iterator[Choice]:  # fmt: skip
-    """How ``select`` goes about it, node by node."""
+    """How ``select`` goes about it, node by node.
+
+    ``given_up``: nodes with algorithms that they are not to use, if they can do without.
+    """
     forced, measured = forced or {}, measured or {}
     if accuracy not in ACCURACIES:
         raise AlgorithmError(f"accuracy={accuracy!r} is unknown; one of {', '.join(ACCURACIES)}")
@@ -108,7 +112,8 @@ def choices(
         site = Site.of(graph, node, target)
         place = _Place(graph, node, blocks)
         times = measured.get(signature(graph, node), {}) if measured else {}
-        considered = tuple(_priced(c, site, place, times) for c in candidates(site, accuracy))
+        found = (_unless_given_up(c, node, given_up) for c in candidates(site, accuracy))
+        considered = tuple(_priced(c, site, place, times) for c in found)
         name = forced.get(node.name)
         chosen = _choose(site, considered) if name is None else _forced(site, considered, name)
         yield Choice(node, site, considered, chosen, name is not None)
@@ -155,6 +160,14 @@ def conversion_seconds(type: ir.TensorType) -> float:
     """Reading and writing every element once; writes overlap with reads."""
     nbytes = 2 * type.static_nbytes
     return nbytes / (1.7 * stream_bytes(nbytes))
+
+
+def _unless_given_up(
+    candidate: Candidate, node: ir.Node, given_up: Collection[tuple[str, str]]
+) -> Candidate:
+    if candidate.reason is None and (node.name, candidate.algorithm.name) in given_up:
+        return replace(candidate, reason="its weights would take too much of memory=")
+    return candidate
 
 
 def _priced(

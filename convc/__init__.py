@@ -11,12 +11,14 @@ from convc.errors import (
     AlgorithmError,
     CapacityError,
     Error,
+    ExportError,
     InputError,
     LoadError,
     MissingExtraError,
     TargetError,
 )
-from convc.frontends import load
+from convc.frontends import load, save
+from convc.frontends.onnx.export import to_onnx
 from convc.model import Model, compile
 
 __version__ = "0.1.0"
@@ -24,6 +26,7 @@ __all__ = [
     "AlgorithmError",
     "CapacityError",
     "Error",
+    "ExportError",
     "InputError",
     "LoadError",
     "MissingExtraError",
@@ -31,6 +34,8 @@ __all__ = [
     "TargetError",
     "compile",
     "load",
+    "save",
+    "to_onnx",
 ]
 
 logging.getLogger("convc").addHandler(logging.NullHandler())

@@ -29,5 +29,9 @@ class LoadError(Error):
     """A file is not a model that can be read."""
 
 
+class ExportError(Error):
+    """A graph has nodes that a format cannot express."""
+
+
 class MissingExtraError(Error):
     """An optional package is not installed."""

@@ -8,12 +8,14 @@ import pytest
 import convc
 import ir
 from convc import zoo
+from convc.frontends.onnx.export.operators import OPERATORS
+from convc.frontends.onnx.export.steps import steps
 from convc.tools import peers
-from convc.tools.peers import onnx, torch
-from convc.tools.peers.steps import steps
+from convc.tools.peers import torch
 
-TABLES = {"onnxruntime": onnx.ONNX, "openvino": onnx.ONNX, "torch": torch.TORCH}
-PAIRS = [(peer, op) for peer, table in TABLES.items() for op in table]
+TABLES = {"onnxruntime": OPERATORS, "openvino": OPERATORS, "torch": torch.TORCH}
+WRONG = {("openvino", ir.ops.Uniform): "its integers do not wrap around"}
+PAIRS = [(peer, op) for peer, table in TABLES.items() for op in table if (peer, op) not in WRONG]
 CHANNELS = 6
 
 
@@ -36,8 +38,8 @@ def test_an_op_means_the_same_to_a_peer(peer: str, op: type[ir.Op]) -> None:
     compared = 0
     for example in op.examples():
         graph = of_example(example)
-        arrays = example.arrays(np.random.default_rng(0))
-        inputs = dict(zip(graph.inputs, arrays, strict=True))
+        arrays = zip(graph.inputs.items(), example.arrays(np.random.default_rng(0)), strict=True)
+        inputs = {name: array.astype(type.dtype.numpy) for (name, type), array in arrays}
         if "0" in example.name or (call := peers.contender(peer, graph, inputs, 1)) is None:
             continue
         (reference,) = ir.interpret(graph, inputs, "float64").values()
@@ -117,9 +119,8 @@ def test_a_network_is_the_same_to_pytorch(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", zoo.NAMES)
-@pytest.mark.parametrize("peer", ["onnxruntime", "torch"])
-def test_every_network_can_be_written_for_a_peer(peer: str, name: str) -> None:
+def test_every_network_can_be_written_for_pytorch(name: str) -> None:
     graph = zoo.build(name)
     graph = graph.bind(dict.fromkeys(graph.symbols, 64))
     forms = (graph, ir.expand(graph))
-    assert any({type(step.op) for step in steps(form)} <= TABLES[peer].keys() for form in forms)
+    assert any({type(step.op) for step in steps(form)} <= torch.TORCH.keys() for form in forms)

@@ -1,4 +1,4 @@
-"""Models in: by the suffix of their file, or by name from the zoo."""
+"""Models in and out: by the suffix of their file, or by name from the zoo."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ import ir
 from convc import zoo
 from convc.errors import InputError, LoadError
 from convc.frontends import onnx
-from ir.types import Array
+from convc.frontends.onnx import export
+from ir.types import Array, described
 
 if TYPE_CHECKING:
     from onnx import ModelProto
+
+    from convc.model import Model
 
 ZOO = "zoo:"
 
@@ -42,7 +45,7 @@ def load(
     if isinstance(model, str) and model.startswith(ZOO):
         return zoo.build(model.removeprefix(ZOO), "N")
     if not isinstance(model, str | os.PathLike):
-        raise InputError(f"{ir.types.described(model)} is not a model; give the path of a file")
+        raise InputError(f"{described(model)} is not a model; give the path of a file")
     file = Path(model)
     if file.suffix != ".ir":
         given = file.suffix or "a file without suffix"
@@ -50,6 +53,25 @@ def load(
     if not file.is_file():
         raise LoadError(f"{file}: no such file")
     return ir.load(file)
+
+
+def save(model: ir.Graph | Model, path: str | os.PathLike[str]) -> None:
+    """Write a graph, or that of a compiled model, to a ``.ir`` file and its weights beside it, or
+    to a model of ONNX, an ``.onnx`` file; see ``convc.to_onnx``.
+
+    Raises ``InputError`` for another suffix, ``ExportError`` with every node that ONNX cannot
+    express, OSError where a file cannot be written.
+    """
+    suffix = _suffix(path)
+    if suffix not in (".ir", ".onnx"):
+        raise InputError(
+            f"{path}: cannot write {suffix or 'a file without suffix'}; use .ir or .onnx"
+        )
+    graph = export.graph_of(model)
+    if suffix == ".onnx":
+        export.save(graph, path)
+    else:
+        ir.save(graph, path)
 
 
 def _suffix(model: object) -> str:

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import ir
 from convc.tools.peers import onnx, torch
+from convc.tools.peers.base import Inputs, UntranslatableError
 from convc.tools.peers.packages import needed
-from convc.tools.peers.steps import Inputs, UntranslatableError
 from convc.tools.timing import Call
 
 __all__ = ["PACKAGES", "PEERS", "contender", "needed", "require"]

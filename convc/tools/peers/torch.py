@@ -10,8 +10,9 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 
 import ir
+from convc.frontends.onnx.export.steps import Step, fits, steps, unread
+from convc.tools.peers.base import Array, Inputs, UntranslatableError
 from convc.tools.peers.packages import needed
-from convc.tools.peers.steps import Array, Inputs, Step, UntranslatableError, fits, steps, unread
 from convc.tools.timing import Call
 from ir import ops
 from ir.ops.conv import ConvAttributes
@@ -123,8 +124,9 @@ def _conv(place: Place, step: Step) -> Function:
 
 
 def _transposed(place: Place, step: Step) -> Function:
-    op, more = step.op, unread(place.graph, step)
+    op = step.op
     assert isinstance(op, ops.ConvInputGrad)
+    more = unread(op, *(place.shape(name)[2:] for name in step.operands[:2]))
     pads, rest = _symmetric(op.pads), (more, op.groups, op.dilation)
     transposed = getattr(place.functional, f"conv_transpose{len(op.stride)}d")
     if pads is None:
@@ -190,7 +192,7 @@ def _adaptive_pool(place: Place, step: Step) -> Function:
 
 def _pool_pads(place: Place, step: Step, op: PoolAttributes) -> list[int] | None:
     """Padding that PyTorch takes: the same at both ends, at most half a window."""
-    if not fits(place.graph, step):
+    if not fits(op, place.shape(step.operands[0])[2:]):
         raise UntranslatableError("PyTorch: a window beyond the image")
     pads = _symmetric(op.pads)
     small = pads and all(2 * pad <= k for pad, k in zip(pads, op.window, strict=True))

@@ -1,0 +1,155 @@
+"""A graph as a model of ONNX: names, and one step after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import ir
+from convc.errors import ExportError
+from convc.frontends.onnx.export.call import BIND, Call
+from convc.frontends.onnx.export.operators import NO_FORM, OPERATORS
+from convc.frontends.onnx.export.operators.pointwise import ELEMENT
+from convc.frontends.onnx.export.steps import Step, steps
+from convc.frontends.onnx.export.writer import Line, NoFormError, Writer
+from convc.frontends.onnx.names import unique
+from ir.ops.composite import Composite
+from ir.types import Array
+
+if TYPE_CHECKING:
+    from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
+
+OPSET, IR_VERSION = 26, 13
+Store = Callable[[str, "Array"], "TensorProto"]
+
+
+class Exporter:
+    """Writes one graph; ExportError lists all nodes that ONNX cannot express."""
+
+    def __init__(self, graph: ir.Graph) -> None:
+        self.graph = graph
+        self.names = _names(graph)
+        self.writer = Writer(graph.inputs, self.names.values())
+        self.failures = [
+            f"output '{name}' is called like an input; give it another name"
+            for name, value in graph.outputs.items()
+            if name in graph.inputs and name != value
+        ]
+        self._write(graph, self.names)
+        if self.failures:
+            count = "a node has" if len(self.failures) == 1 else f"{len(self.failures)} nodes have"
+            listed = "\n".join(f"  {failure}" for failure in self.failures)
+            raise ExportError(f"graph '{graph.name}': {count} no form in ONNX:\n{listed}")
+        for name, value in graph.outputs.items():
+            if self.names[value] != name:
+                self.writer.lines.append(Line("Identity", (self.names[value],), (name,), {}))
+        self.lines = self.writer.needed(graph.outputs)
+        weights = {self.names[name]: array for name, array in graph.weights.items()}
+        used = {*graph.outputs, *(name for line in self.lines for name in line.inputs)}
+        self.constants = {name: array for name, array in weights.items() if name in used}
+        self.constants |= self.writer.constants
+
+    def proto(self, store: Store) -> ModelProto:
+        """The model; `store` makes tensors of its constants."""
+        from onnx import helper
+
+        from convc import __version__
+
+        types = {name: self.graph.types[value] for name, value in self.graph.outputs.items()}
+        made = helper.make_graph(
+            [_node(line) for line in self.lines],
+            self.graph.name,
+            [_info(name, type) for name, type in self.graph.inputs.items()],
+            [_info(name, type) for name, type in types.items()],
+            [store(name, array) for name, array in self.constants.items()],
+        )
+        opsets = [helper.make_opsetid("", OPSET)]
+        return helper.make_model(
+            made, opset_imports=opsets, ir_version=IR_VERSION, producer_name="convc",
+            producer_version=__version__,
+        )  # fmt: skip
+
+    def _write(self, graph: ir.Graph, names: Mapping[str, str]) -> None:
+        """Write all steps; `names` says what the values of the graph are called in the model."""
+        for step in steps(graph):
+            types = tuple(graph.types[name] for name in step.operands)
+            made = tuple(graph.types[name] for name in step.results)
+            operands = tuple(names[name] for name in step.operands)
+            call = Call(self.writer, step.op, operands, types, made, names[step.result])
+            try:
+                self._step(call, tuple(names[name] for name in step.results))
+            except (NoFormError, ir.Error) as error:
+                self._fail(step, types, str(error))
+
+    def _step(self, call: Call[Any], results: tuple[str, ...]) -> None:
+        """Write one step, by its operator or through its parts."""
+        op = call.op
+        if type(op) in NO_FORM:
+            raise NoFormError(NO_FORM[type(op)], "export the graph that the passes were given")
+        since = len(self.writer.lines)
+        try:
+            if type(op) not in OPERATORS:
+                raise NoFormError("it is written through its parts, which depend on sizes", BIND)
+            made = OPERATORS[type(op)](call)
+        except NoFormError:
+            if not isinstance(op, Composite) or not all(type.is_static for type in call.types):
+                raise
+            self._expand(call, results)
+            return
+        given = (made,) if isinstance(made, str) else made
+        for name, wanted in zip(given, results, strict=True):
+            self._call(since, name, wanted)
+
+    def _expand(self, call: Call[Any], results: tuple[str, ...]) -> None:
+        """Write the parts of an op that is a formula of others."""
+        inner = call.op.expansion(call.types)
+        names = dict(zip(inner.inputs, call.operands, strict=True))
+        for value in inner.types:
+            if value not in names:
+                names[value] = self.writer.fresh(f"{call.name}.{value}")
+        for name, array in inner.weights.items():
+            self.writer.constants[names[name]] = array
+        since = len(self.writer.lines)
+        self._write(inner, names)
+        for value, wanted in zip(inner.outputs.values(), results, strict=True):
+            self._call(since, names[value], wanted)
+
+    def _call(self, since: int, name: str, wanted: str) -> None:
+        """Call a result so; one that was there before stays what it is, beside it."""
+        if any(name in line.outputs for line in self.writer.lines[since:]):
+            self.writer.rename(since, name, wanted)
+        else:
+            self.writer.lines.append(Line("Identity", (name,), (wanted,), {}))
+
+    def _fail(self, step: Step, types: tuple[ir.TensorType, ...], reason: str) -> None:
+        listed = ", ".join(map(str, types))
+        self.failures.append(f"node '{step.result}': {step.op.name}({listed}): {reason}")
+
+
+def _names(graph: ir.Graph) -> dict[str, str]:
+    """What values are called: inputs and outputs as from outside, others as in the graph unless
+    that is taken."""
+    taken = {*graph.inputs, *graph.outputs}
+    public: dict[str, str] = {}
+    for name, value in graph.outputs.items():
+        if graph.producer(value) is not None and name not in graph.inputs:
+            public.setdefault(value, name)
+    return {
+        value: value if value in graph.inputs else public.get(value) or unique(value, taken)
+        for value in graph.types
+    }
+
+
+def _node(line: Line) -> NodeProto:
+    from onnx import helper
+
+    return helper.make_node(
+        line.kind, line.inputs, line.outputs, line.outputs[0], **line.attributes
+    )
+
+
+def _info(name: str, type: ir.TensorType) -> ValueInfoProto:
+    from onnx import helper
+
+    shape = [dim if isinstance(dim, int) else str(dim) for dim in type.shape]
+    return helper.make_tensor_value_info(name, ELEMENT[type.dtype], shape)

@@ -1,0 +1,145 @@
+"""Ops on matching elements, conversions, and numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+import ir
+from convc.frontends.onnx.export.call import Call, Emit, plainly
+from ir import ops
+from ir.dims import Dim, product
+from ir.numeric import FIRST, GOLDEN, SECOND
+
+FLOAT, INT64, BOOL, DOUBLE, UINT64 = 1, 7, 9, 11, 13
+ELEMENT = {ir.DType.FLOAT32: FLOAT, ir.DType.FLOAT64: DOUBLE, ir.DType.INT64: INT64}
+
+
+def channels(n: Call[Any], vector: str, shape: Sequence[Dim]) -> str:
+    """A number per channel of [N, C, *S], ready to broadcast."""
+    return n.reshaped(vector, shape[1:2], (*shape[1:2], *(1,) * (len(shape) - 2)))
+
+
+def _bias(n: Call[ops.Bias]) -> str:
+    return n("Add", n.x, channels(n, n.operands[1], n.shape))
+
+
+def _scale(n: Call[ops.Scale]) -> str:
+    return n("Neg", n.x) if n.op.factor == -1 else n("Mul", n.x, n.number(n.op.factor))
+
+
+def _clip(n: Call[ops.Clip]) -> str:
+    return n("Clip", n.x, n.number(n.op.low, "low"), n.number(n.op.high, "high"))
+
+
+def _relu_grad(n: Call[ops.ReluGrad]) -> str:
+    x, g = n.operands
+    zero = n.number(0.0, "zero")
+    return n("Where", n("Greater", x, zero), g, zero)
+
+
+def _comparison(kind: str) -> Emit:
+    """1 where it holds, 0 where it does not."""
+    return lambda n: n("Cast", n(kind, *n.operands), to=ELEMENT[n.dtype])
+
+
+def _where(n: Call[ops.Where]) -> str:
+    condition, *choices = n.operands
+    return n("Where", n("Cast", condition, to=BOOL), *choices)
+
+
+def _gelu(n: Call[ops.Gelu]) -> str:
+    return n("Gelu", n.x, approximate=n.op.approximate)
+
+
+def _below(n: Call[Any], below: str) -> str:
+    """x above 0, something else from there down."""
+    return n("Where", n("Greater", n.x, n.number(0.0, "zero")), n.x, below)
+
+
+def _leaky_relu(n: Call[ops.LeakyRelu]) -> str:
+    if n.exact(n.op.slope):
+        return n("LeakyRelu", n.x, alpha=n.op.slope)
+    return _below(n, n("Mul", n.x, n.number(n.op.slope, "slope")))
+
+
+def _elu(n: Call[ops.Elu]) -> str:
+    if n.exact(n.op.alpha):
+        return n("Elu", n.x, alpha=n.op.alpha)
+    return _below(n, n("Mul", n("Elu", n.x), n.number(n.op.alpha, "alpha")))
+
+
+def _cast(n: Call[ops.Cast]) -> str:
+    """ONNX leaves open what becomes of numbers that no integer is near to."""
+    return n("Cast", n.x, to=ELEMENT[ir.DType.of(n.op.dtype)])
+
+
+def _constant(n: Call[ops.Constant]) -> str:
+    return n.constant(np.array(n.op.value, ir.DType.of(n.op.dtype).numpy))
+
+
+def _uniform(n: Call[ops.Uniform]) -> str:
+    """The generator itself, in integers of 64 bits that wrap around."""
+    first, one = (n.constant(np.array(value), name) for value, name in ((1, "first"), (1, "one")))
+    count = n("Squeeze", n.extents([product(n.op.shape) + 1]))
+    z = n("Mul", n("Range", first, count, one), n.integers([GOLDEN], "golden"))
+    z = n("Add", z, n.x)
+    for bits, factor in ((30, FIRST), (27, SECOND)):
+        z = n("Mul", n("BitwiseXor", z, _shifted(n, z, bits)), n.integers([factor], "factor"))
+    z = n("BitwiseXor", z, _shifted(n, z, 31))
+    dtype = n.made[0].dtype
+    y = n("Cast", _shifted(n, z, 40), to=ELEMENT[dtype])
+    y = n("Mul", y, n.constant(np.array(2.0**-24, dtype.numpy), "unit"))
+    return n.reshaped(y, (product(n.op.shape),), n.op.shape)
+
+
+def _shifted(n: Call[Any], z: str, bits: int) -> str:
+    """Shifted towards the low end; zeros come in, also for the sign."""
+    by = n.constant(np.array(bits, np.uint64), "bits")
+    return n("Cast", n("BitShift", n("Cast", z, to=UINT64), by, direction="RIGHT"), to=INT64)
+
+
+POINTWISE: dict[type[ir.Op], Emit] = {
+    ops.Bias: _bias,
+    ops.Relu: plainly("Relu"),
+    ops.ReluGrad: _relu_grad,
+    ops.Add: plainly("Add"),
+    ops.Sub: plainly("Sub"),
+    ops.Mul: plainly("Mul"),
+    ops.Scale: _scale,
+    ops.Shift: lambda n: n("Add", n.x, n.number(n.op.term)),
+    ops.Div: plainly("Div"),
+    ops.Power: plainly("Pow"),
+    ops.Maximum: plainly("Max"),
+    ops.Minimum: plainly("Min"),
+    ops.Greater: _comparison("Greater"),
+    ops.GreaterEqual: _comparison("GreaterOrEqual"),
+    ops.Equal: _comparison("Equal"),
+    ops.Where: _where,
+    ops.Identity: lambda n: n.x,
+    ops.Exp: plainly("Exp"),
+    ops.Log: plainly("Log"),
+    ops.Sqrt: plainly("Sqrt"),
+    ops.Square: lambda n: n("Mul", n.x, n.x),
+    ops.Reciprocal: plainly("Reciprocal"),
+    ops.Abs: plainly("Abs"),
+    ops.Sign: plainly("Sign"),
+    ops.Step: lambda n: n("Relu", n("Sign", n.x)),
+    ops.Floor: plainly("Floor"),
+    ops.Ceil: plainly("Ceil"),
+    ops.Round: plainly("Round"),
+    ops.Tanh: plainly("Tanh"),
+    ops.Logistic: plainly("Sigmoid"),
+    ops.Erf: plainly("Erf"),
+    ops.Softplus: plainly("Softplus"),
+    ops.Silu: lambda n: n("Mul", n.x, n("Sigmoid", n.x)),
+    ops.Gelu: _gelu,
+    ops.Elu: _elu,
+    ops.LeakyRelu: _leaky_relu,
+    ops.Clip: _clip,
+    ops.Cast: _cast,
+    ops.Constant: _constant,
+    ops.Uniform: _uniform,
+}

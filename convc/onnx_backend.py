@@ -39,7 +39,7 @@ def supports_device(device: str) -> bool:
 
 def is_compatible(model: ModelProto, device: str = "CPU", **options: Any) -> bool:
     """Whether every operator of the model is known, of its functions and branches too."""
-    from convc.frontends.onnx.importer import unknown_operators
+    from convc.frontends.onnx.survey import unknown_operators
 
     return supports_device(device) and not unknown_operators(model)
 

@@ -10,6 +10,7 @@ import pytest
 
 import convc
 import ir
+from convc.tools.peers.onnx import onnx_model
 from ir.types import Array
 from tests.oracles import options
 
@@ -95,3 +96,8 @@ def agrees(
 def as_runtime(model: Any, given: Mapping[str, Array], tolerance: float = 1e-5) -> None:
     """Both results are those of ONNX Runtime."""
     agrees(model, given, runtime(model, given), tolerance)
+
+
+def exported(name: str) -> bytes:
+    """A network of the zoo as a file."""
+    return onnx_model(convc.zoo.build(name))

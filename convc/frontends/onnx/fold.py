@@ -229,7 +229,6 @@ FOLDS: dict[str, Fold] = {
     "Ceil": _function(np.ceil, lambda n: n),
     "Floor": _function(np.floor, lambda n: n),
     "Round": _function(np.rint, lambda n: n),
-    "Identity": _function(lambda x: x, lambda n: n),
     "Neg": _function(np.negative, lambda n: n * -1),
     "Sign": _function(np.sign),
     "Sqrt": _function(np.sqrt),

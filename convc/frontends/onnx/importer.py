@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import math
-from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections import ChainMap, Counter
+from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -20,8 +20,9 @@ from convc.frontends.onnx.errors import ConstantNeededError, NodeError, Undecide
 from convc.frontends.onnx.external import External
 from convc.frontends.onnx.fold import FOLDS
 from convc.frontends.onnx.inputs import Inputs
-from convc.frontends.onnx.names import Names, legal, renamed
+from convc.frontends.onnx.names import STANDARD, Names, legal, renamed
 from convc.frontends.onnx.operators import OPERATORS
+from convc.frontends.onnx.survey import functions_of
 from convc.frontends.onnx.symbolic import MAX_TERMS, settled
 from convc.frontends.onnx.tensors import MAX_RANK, NARROW, array_of, name_of
 from ir.dims import Sym
@@ -32,10 +33,10 @@ if TYPE_CHECKING:
 
 LOG = logging.getLogger("convc")
 MAX_NODES = 200_000
-MAX_BYTES = 2**32
+MAX_BYTES = 2**31
 MAX_DEPTH = 50
+LONGEST = 200  # characters of a name in those of values made for it
 SHOWN = 100
-STANDARD = ("", "ai.onnx")
 OLDEST, NEWEST = 7, 28
 MALFORMED = (ir.Error, ArithmeticError, AssertionError, AttributeError, LookupError, MemoryError,
              RecursionError, TypeError, ValueError)  # fmt: skip
@@ -54,7 +55,7 @@ class Recorder(ir.Builder):
 class Scope:
     """The values of a graph, of a branch or of a function by name; None is one that failed."""
 
-    values: dict[str, Operand | None]
+    values: MutableMapping[str, Operand | None]
     opsets: Mapping[str, int]
     path: str = ""
     given: Mapping[str, AttributeProto] = field(default_factory=dict)
@@ -65,8 +66,9 @@ class Scope:
         if self.depth == MAX_DEPTH:
             raise NodeError(f"graphs and functions within each other, more than {MAX_DEPTH} deep")
         name = node.output[0] if node.output else node.op_type
-        path = f"{self.path}{legal(name)}.{round}"
-        return Scope(dict(self.values), self.opsets, path, self.given, self.depth + 1)
+        path = f"{self.path}{legal(name[:LONGEST])}.{round}"
+        values = ChainMap[str, "Operand | None"]({}, self.values)
+        return Scope(values, self.opsets, path, self.given, self.depth + 1)
 
 
 class Importer:
@@ -82,7 +84,7 @@ class Importer:
         self.model, self.external, self.constants = model, external, constants
         self.inputs = Inputs(model.graph, shapes, constants)
         self.b = Recorder(legal(model.graph.name or "graph"))
-        self.functions = {(f.domain, f.name): f for f in model.functions}
+        self.functions = functions_of(model)
         self.wanted: dict[str, str] = {}  # what values of the graph are to be called
         self.problems: list[tuple[str, str]] = []  # operators, and lines that say what is wrong
         self.needed: set[str] = set()
@@ -101,6 +103,8 @@ class Importer:
         made = [name for node in proto.node for name in node.output]
         self.names = Names(name for name in (*defined, *made) if name)
         for tensor in proto.initializer:
+            if tensor.name in scope.values:
+                raise LoadError(f"weight '{tensor.name}' is defined a second time")
             scope.values[tensor.name] = self._stored(tensor)
         if proto.sparse_initializer:
             raise LoadError("sparse weights are not supported; store them as plain tensors")
@@ -137,7 +141,10 @@ class Importer:
     def weight(self, operand: Known) -> ir.Value:
         """A known value as a weight, one for all its uses."""
         if id(operand) not in self._weights:
-            value = self.b.weight(self.b.fresh("constant"), computable(operand.array))
+            array = computable(operand.array)
+            if array is not operand.array:
+                self.budget(array.nbytes)
+            value = self.b.weight(self.b.fresh("constant"), array)
             self._weights[id(operand)] = operand, value
             if operand.name:
                 self.wanted[value.name] = self.names[operand.name]
@@ -160,7 +167,7 @@ class Importer:
 
     def budget(self, size: int) -> None:
         """Count the bytes that are computed at import."""
-        self._bytes += size
+        self._bytes += max(size, 0)
         if self._bytes > MAX_BYTES:
             raise NodeError(f"what is computed at import takes more than {MAX_BYTES} bytes")
 
@@ -191,7 +198,8 @@ class Importer:
         if any(name and name in scope.values for name in node.output):
             taken = next(name for name in node.output if name in scope.values)
             raise NodeError(f"'{taken}' is defined a second time")
-        self.b.prefix = scope.path + legal(node.output[0] if node.output else node.op_type)
+        name = node.output[0] if node.output else node.op_type
+        self.b.prefix = scope.path + legal(name[:LONGEST])
         domain = "" if node.domain in STANDARD else node.domain
         function = self.functions.get((node.domain, node.op_type))
         attributes = Attributes(node, scope.given)
@@ -266,7 +274,9 @@ class Importer:
         for number, result in enumerate(made):
             name = node.output[number] if number < len(node.output) else ""
             if isinstance(result, np.ndarray | np.generic):
-                bound.append(Known(settled(np.asarray(result)), name))
+                array = settled(np.asarray(result))
+                self.budget(array.nbytes if array.base is None else 0)
+                bound.append(Known(array, name))
             elif isinstance(result, Known):
                 bound.append(result)
             else:
@@ -306,13 +316,14 @@ class Importer:
         if not isinstance(error, ir.Error):
             reason = f"malformed ({type(error).__name__}: {reason:.200})"
         operands = [scope.values.get(name) for name in node.input]
-        types = ", ".join(_described(operand) for operand in operands)
-        listed = str(Attributes(node, scope.given))
+        types = f"{', '.join(_described(operand) for operand in operands):.600}"
+        listed = f"{Attributes(node, scope.given)!s:.600}"
         name = node.name or (node.output[0] if node.output else "")
         domain = f"{node.domain}." if node.domain not in STANDARD else ""
         what = f"{domain}{node.op_type}"
         line = f"node '{name:.200}': {what}({types})"
-        self.problems.append((what, f"{line}{f' with {listed}' if listed else ''}: {reason:.600}"))
+        reason = reason if len(reason) <= 600 else f"{reason[:200]} … {reason[-400:]}"
+        self.problems.append((what, f"{line}{f' with {listed}' if listed else ''}: {reason}"))
 
     def _error(self) -> LoadError:
         kinds = Counter(kind for kind, _ in self.problems)
@@ -366,18 +377,3 @@ def _check_size(type: ir.TensorType) -> None:
         terms *= len(extent.terms) if isinstance(extent, Sym) else 1
     if terms > MAX_TERMS**2:
         raise UndecidedError("the sizes of a result are too long expressions")
-
-
-def unknown_operators(model: ModelProto) -> list[str]:
-    """The operators in a model, its functions and the graphs within nodes that have no meaning."""
-    functions = {(f.domain, f.name) for f in model.functions}
-    waiting: list[Any] = [model.graph, *model.functions]
-    unknown: dict[str, None] = {}
-    while waiting:
-        for node in waiting.pop().node:
-            waiting += [proto.g for proto in node.attribute if proto.HasField("g")]
-            kind = node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
-            known = kind in OPERATORS or kind in FOLDS or kind in CONTROL
-            if not known and (node.domain, node.op_type) not in functions:
-                unknown[kind] = None
-    return list(unknown)

@@ -11,12 +11,17 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import ir
+from convc.errors import LoadError
 from ir.dims import RESERVED
 from ir.graph import FORBIDDEN
 
+STANDARD = ("", "ai.onnx")  # what the domain of ONNX's own operators is called
+
 
 def legal(name: str) -> str:
-    """The name with every character replaced that a name may not have."""
+    """The name with every character replaced that a name may not have; LoadError if it is none."""
+    if not isinstance(name, str):  # but bytes: protobuf could not decode them
+        raise LoadError(f"the name {name!r:.60} is not in UTF-8")
     kept = (c if c.isprintable() and not c.isspace() and c not in FORBIDDEN else "_" for c in name)
     return "".join(kept) or "_"
 

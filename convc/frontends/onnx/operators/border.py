@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -31,7 +32,7 @@ def _pad(n: Call) -> Result:
         amounts = [fixed(pairs.get(axis, (0, 0))) for axis in range(rank)]
         if all(amount >= 0 for pair in amounts for amount in pair):
             sizes = [k + lo + hi for k, (lo, hi) in zip(operand.array.shape, amounts, strict=True)]
-            n.budget(8 * int(np.prod(sizes)))
+            n.budget(8 * math.prod(sizes))
             return np.pad(operand.array, amounts, constant_values=filler)
     x = n.x()
     if mode == "constant":

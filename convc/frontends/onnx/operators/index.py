@@ -79,6 +79,8 @@ def _positions(n: Call, number: int, extent: Dim) -> ir.Value:
 
 def _cut(n: Call, x: ir.Value, places: Sequence[Dim], axis: int) -> ir.Value:
     """What lies within the extents of the positions on the other axes."""
+    if len(places) != x.type.rank:
+        raise NodeError(f"positions on {len(places)} axes for {x.type}")
     cuts: Mapping[int, tuple[Dim, Dim]] = {
         i: (0, m)
         for i, (k, m) in enumerate(zip(x.shape, places, strict=True))

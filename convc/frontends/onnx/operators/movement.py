@@ -34,6 +34,8 @@ def reshaped(n: Call, shape: Sequence[Dim]) -> Result:
     """Operand 0 under another shape."""
     operand = n.operand(0)
     if isinstance(operand, Known):
+        if product(shape) != operand.array.size:
+            raise NodeError(f"{operand.array.size} elements do not fit the shape {tuple(shape)}")
         return operand.array.reshape(fixed(shape))
     return operand if operand.shape == tuple(shape) else n.b.reshape(operand.value, shape)
 

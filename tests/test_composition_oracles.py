@@ -106,8 +106,8 @@ CASES: dict[str, tuple[tuple[Shape, ...], Function, Function]] = {
                        lambda t, x: weighted(t, shifted_maxima(t, x), binomial(t, 2), 2, 1)),
     "circular blurred maxima": (
         ((2, 3, 8, 6),), lambda b, x: b.max_blur_pool(x, 2, boundary="circular"),
-        lambda t, x: per_channel(
-            t, wrapped(t, shifted_maxima(t, wrapped(t, x, 0, 1)), 1, 1), binomial(t, 2) / 16, 2, 0)),
+        lambda t, x: per_channel(t, wrapped(t, shifted_maxima(t, wrapped(t, x, 0, 1)), 1, 1),
+                                 binomial(t, 2) / 16, 2, 0)),
     "maxout": (((2, 51, 3, 4),), lambda b, x: b.channel_pool(x, 3),
                lambda t, x: x.unflatten(1, (-1, 3)).amax(2)),
     "norms of channels": (((2, 6, 3),), lambda b, x: b.channel_pool(x, 2, "l2"),

@@ -24,6 +24,7 @@ from ir.ops import (
     Scale,
     Shift,
     Slice,
+    StopGradient,
     Sub,
     Sum,
     Transpose,
@@ -202,6 +203,7 @@ def _by_number(node: ir.Node, x: str, number: float) -> Found:
 
 RULES: dict[type[ir.Op], Rule] = {
     Identity: _nothing,
+    StopGradient: _nothing,
     Expand: _nothing,
     Reshape: _reshape,
     Transpose: _transpose,

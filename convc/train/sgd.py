@@ -14,7 +14,7 @@ import ir
 from convc.compile_arguments import check_graph
 from convc.errors import InputError
 from convc.model import Model, compile
-from ir.ops import BatchNormTraining
+from ir.ops import BatchNormTraining, StopGradient
 from ir.types import described
 
 Array = npt.NDArray[Any]
@@ -23,7 +23,7 @@ Array = npt.NDArray[Any]
 def training_step(graph: ir.Graph, loss: str = "loss", momentum: float = 0.9) -> ir.Graph:
     """One step of gradient descent on the scalar output ``loss``, as a graph.
 
-    For each float weight w that the loss depends on, with velocity v:
+    For each float weight w, with velocity v, that gradients reach (``ir.ops.StopGradient``):
     v' = momentum * v + dloss/dw, w' = w - rate * v'. A running mean or variance of
     ``ir.ops.BatchNormTraining`` becomes the one that it computes.
     Inputs: those of ``graph``, ``rate`` [], then w and ``velocity_w`` for each weight. Outputs:
@@ -38,10 +38,9 @@ def training_step(graph: ir.Graph, loss: str = "loss", momentum: float = 0.9) ->
         raise InputError(f"graph '{graph.name}' has no scalar output '{loss}'; "
                          f"its outputs are {', '.join(graph.outputs)}")  # fmt: skip
     only = ir.dead_code(graph.replace(outputs={loss: graph.outputs[loss]}))
-    floats = [name for name, array in only.weights.items() if array.dtype.kind == "f"]
     moved = _running(only)
-    names = [name for name in floats if name not in moved]
-    backward = ir.vjp(only.weights_as_inputs(floats), names)
+    names = [name for name in _learned(only) if name not in moved]
+    backward = ir.vjp(only.weights_as_inputs([*names, *moved]), names)
     b = ir.Builder.of(_seeded(backward, loss))
     dtype = graph.types[graph.outputs[loss]].dtype
     rate = b.input("rate", ir.TensorType(dtype, ()))
@@ -56,6 +55,15 @@ def training_step(graph: ir.Graph, loss: str = "loss", momentum: float = 0.9) ->
     built = b.build()
     kept = {name: value for name, value in built.outputs.items() if not name.startswith("grad_")}
     return ir.dead_code(built.replace(outputs=kept))
+
+
+def _learned(graph: ir.Graph) -> list[str]:
+    """The float weights that gradients of the outputs reach."""
+    reached = set(graph.outputs.values())
+    for node in reversed(graph.nodes):
+        if reached.intersection(node.outputs) and not isinstance(node.op, StopGradient):
+            reached.update(node.inputs)
+    return [n for n, a in graph.weights.items() if n in reached and a.dtype.kind == "f"]
 
 
 def _running(graph: ir.Graph) -> dict[str, str]:

@@ -79,6 +79,10 @@ class ElementwiseMethods(Core):
         """x itself, under another name."""
         return self.apply(functions.Identity(), x, name=name)
 
+    def stop_gradient(self, x: Value, name: str | None = None) -> Value:
+        """x itself, as a constant for all gradients: what it is made of is not trained by them."""
+        return self.apply(functions.StopGradient(), x, name=name)
+
     def exp(self, x: Value, name: str | None = None) -> Value:
         """e to the power of x."""
         return self.apply(functions.Exp(), x, name=name)

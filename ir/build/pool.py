@@ -11,7 +11,17 @@ import numpy as np
 from ir.build.core import Core, PerAxis, Value, items
 from ir.dims import Dim, product
 from ir.errors import AttributeValueError, ShapeError
-from ir.ops import adaptive, circular, dense, index, pointwise, pool, pool_variants, shape
+from ir.ops import (
+    adaptive,
+    circular,
+    dense,
+    functions,
+    index,
+    pointwise,
+    pool,
+    pool_variants,
+    shape,
+)
 from ir.ops.window import Pad, named_pads, per_axis
 from ir.types import Array, TensorType
 
@@ -122,7 +132,7 @@ class PoolMethods(Core):
         """`weighted_pool` with weights that fall with the distance d from the middle.
 
         `kind`: "gaussian", exp(-d²/(2·width²)); "inverse", 1/(1 + d/width); "linear",
-        max(0, 1 - d/width).
+        1 - d/width, for a width beyond the corners.
         """
         axes = len(self._spatial("distance_pool", "x", x, "[N, C, *S]"))
         sizes = per_axis(window, axes, "window")
@@ -312,7 +322,9 @@ class PoolMethods(Core):
         return sizes, strides, named_pads(pad, sizes, dilations), dilations, edge
 
     def _weights_like(self, x: Value, weights: Array) -> Value:
-        return self.weight(self.fresh("weights"), weights.astype(x.dtype.numpy))
+        """Given weights, which no gradient changes."""
+        given = self.weight(self.fresh("weights"), weights.astype(x.dtype.numpy))
+        return self.apply(functions.StopGradient(), given)
 
 
 def _regions(regions: Sequence[Sequence[int]], count: Dim) -> list[list[int]]:

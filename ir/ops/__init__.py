@@ -28,6 +28,7 @@ from ir.ops.functions import (
     Sqrt,
     Square,
     Step,
+    StopGradient,
     Tanh,
 )
 from ir.ops.fused import Fused
@@ -114,6 +115,7 @@ OPS: tuple[type[Op], ...] = (
     Equal,
     Where,
     Identity,
+    StopGradient,
     Exp,
     Log,
     Sqrt,

@@ -32,6 +32,20 @@ class Identity(Unary):
 
 
 @dataclass(frozen=True)
+class StopGradient(Unary):
+    """x itself, which counts as a constant wherever something is differentiated."""
+
+    name: ClassVar[str] = "stop_gradient"
+    formula: ClassVar[str] = "y = x, dx = 0"
+
+    def of(self, x: Array) -> Array:
+        return x
+
+    def derivative(self, b: Builder, x: Value, y: Value, g: Value) -> None:
+        return None
+
+
+@dataclass(frozen=True)
 class Exp(Unary):
     """e to the power of x."""
 

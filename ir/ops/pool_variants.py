@@ -137,16 +137,22 @@ def _weighted(op: type[WeightedPool], case: Case) -> Example:
 def distance_weights(window: Sequence[int], kind: str, width: float = 1.0) -> Array:
     """Weights [*window] that fall with the distance d from the middle of the window.
 
-    "gaussian": exp(-d²/(2·width²)); "inverse": 1/(1 + d/width); "linear": max(0, 1 - d/width).
+    "gaussian": exp(-d²/(2·width²)); "inverse": 1/(1 + d/width); "linear": 1 - d/width. Raises
+    AttributeValueError where one would not be positive: a window that overhangs the border may
+    have no other.
     """
     if not width > 0:
         raise AttributeValueError(f"distance weights: width = {width} must be positive")
     axes = np.meshgrid(*(np.arange(k) - (k - 1) / 2 for k in window), indexing="ij")
     d = np.sqrt(sum(np.square(axis) for axis in axes)) / width
     kinds = {"gaussian": np.exp(-np.square(d) / 2), "inverse": 1 / (1 + d),
-             "linear": np.maximum(0, 1 - d)}  # fmt: skip
+             "linear": 1 - d}  # fmt: skip
     if kind not in kinds:
         raise AttributeValueError(f"distance weights: kind = {kind!r} is not one of {[*kinds]}")
+    if not np.all(kinds[kind] > 0):
+        furthest = f"the corners are {np.max(d) * width:.3g} from the middle"
+        hint = f"leaves some cells a weight of 0; {furthest}"
+        raise AttributeValueError(f"distance weights: {kind} of width = {width} {hint}")
     return np.asarray(kinds[kind])
 
 

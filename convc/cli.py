@@ -14,7 +14,7 @@ from typing import NoReturn, Protocol
 import convc
 import ir
 from convc import settings
-from convc.tools import bench, cache, check, demo, doctor, profile, run, show, tune, why
+from convc.tools import bench, cache, check, convert, demo, doctor, profile, run, show, tune, why
 from convc.tools import compile as compile_tool
 from convc.tools.arguments import Subparsers
 
@@ -37,7 +37,7 @@ class Tool(Protocol):
 
 
 TOOLS: tuple[Tool, ...] = (
-    demo, run, check, show, why, tune, compile_tool, profile, bench, cache, doctor
+    demo, run, check, show, why, tune, compile_tool, convert, profile, bench, cache, doctor
 )  # fmt: skip
 
 

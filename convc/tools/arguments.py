@@ -49,11 +49,12 @@ def add_inputs(parser: argparse.ArgumentParser, otherwise: str) -> None:
     )  # fmt: skip
 
 
-def add_sizes(parser: argparse.ArgumentParser, default: int) -> None:
-    """``--sizes N=4,H=32``."""
+def add_sizes(parser: argparse.ArgumentParser, default: int | None) -> None:
+    """``--sizes N=4,H=32``; without a default, extents stay symbolic."""
+    otherwise = "they stay symbolic" if default is None else f"{default} each"
     parser.add_argument(
         "--sizes", metavar="N=4,H=32", type=_sizes, action=_Sizes, default=[],
-        help=f"values of symbolic extents (default: {default} each)",
+        help=f"values of symbolic extents (default: {otherwise})",
     )  # fmt: skip
 
 
@@ -131,14 +132,15 @@ def read_array(path: Path) -> Array:
     return np.asarray(array, array.dtype.newbyteorder("="))
 
 
-def bound(graph: ir.Graph, given: Sequence[Mapping[str, int]], default: int) -> ir.Graph:
-    """The graph with its symbols replaced: by the given sizes, else by ``default``."""
+def bound(graph: ir.Graph, given: Sequence[Mapping[str, int]], default: int | None) -> ir.Graph:
+    """The graph with its symbols replaced: by the given sizes, else by ``default``, if any."""
     sizes = {name: size for each in given for name, size in each.items()}
     for name in sizes.keys() - graph.symbols:
         known = ", ".join(sorted(graph.symbols)) or "none"
         hint = did_you_mean(name, graph.symbols)
         raise InputError(f"--sizes: no symbolic extent {name!r}{hint} (there are: {known})")
-    env = {name: sizes.get(name, default) for name in sorted(graph.symbols)}
+    wanted = {name: sizes.get(name, default) for name in sorted(graph.symbols)}
+    env = {name: size for name, size in wanted.items() if size is not None}
     if not env:
         return graph
     try:

@@ -15,7 +15,7 @@ from convc.tools import demo
 from tests.cli.commands import refused, status
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("demo", "run", "check", "show", "why", "tune", "compile", "bench", "doctor")
+COMMANDS = ("demo", "run", "check", "show", "why", "tune", "compile", "convert", "bench", "doctor")
 
 
 @pytest.mark.parametrize("command", COMMANDS)

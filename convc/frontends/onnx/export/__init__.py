@@ -47,14 +47,16 @@ def save(model: ir.Graph | Model, path: str | os.PathLike[str]) -> None:
     Raises what `to_onnx` does, OSError where a file cannot be written.
     """
     exporter, file = _exported(model), Path(path)
-    if sum(array.nbytes for array in exporter.constants.values()) <= LARGEST:
-        write_atomically(file, [exporter.proto(_inside).SerializeToString()])
-        return
     beside = file.with_name(f"{file.name}.data")
+    large = sum(array.nbytes for array in exporter.constants.values()) > LARGEST
     data = _Data(beside.name)
-    proto = exporter.proto(data.store)
-    write_atomically(beside, data.chunks())
-    write_atomically(file, [proto.SerializeToString()])
+    proto = exporter.proto(data.store if large else _inside)
+    try:
+        if large:
+            write_atomically(beside, data.chunks())
+        write_atomically(file, [proto.SerializeToString()])
+    except OSError as error:  # it names the file that is renamed in the end
+        raise OSError(error.errno, error.strerror, str(file)) from error
 
 
 def graph_of(model: Any) -> ir.Graph:

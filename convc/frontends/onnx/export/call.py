@@ -14,7 +14,6 @@ from ir.dims import Dim
 from ir.types import Array
 
 O = TypeVar("O", bound=ir.Op)  # noqa: E741
-BIND = "bind the sizes, as in graph.bind({'N': 1})"
 
 
 @dataclass(frozen=True)
@@ -78,10 +77,7 @@ class Call(Generic[O]):
 
     def filled(self, value: float, dims: Sequence[Dim]) -> str:
         """A tensor of one number, of the element type of the first operand."""
-        from onnx import numpy_helper
-
-        one = numpy_helper.from_array(np.full(1, value, self.dtype.numpy))
-        return self("ConstantOfShape", self.extents(dims), value=one)
+        return self("Expand", self.number(value), self.extents(dims))
 
     def reshaped(self, value: str, old: Sequence[Dim], new: Sequence[Dim]) -> str:
         """A value of shape `old` under the shape `new`.
@@ -107,7 +103,7 @@ class Call(Generic[O]):
     def static(self, what: str, *dims: Dim) -> tuple[int, ...]:
         """Extents that must be known now; NoFormError where one is symbolic."""
         if any(not isinstance(dim, int) for dim in dims):
-            raise NoFormError(f"{what} depends on the sizes {', '.join(map(str, dims))}", BIND)
+            raise NoFormError(f"{what} depends on the sizes {', '.join(map(str, dims))}")
         return tuple(dim for dim in dims if isinstance(dim, int))
 
 

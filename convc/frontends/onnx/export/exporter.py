@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import ir
 from convc.errors import ExportError
-from convc.frontends.onnx.export.call import BIND, Call
+from convc.frontends.onnx.export.call import Call
 from convc.frontends.onnx.export.operators import NO_FORM, OPERATORS
 from convc.frontends.onnx.export.operators.pointwise import ELEMENT
 from convc.frontends.onnx.export.steps import Step, steps
@@ -78,8 +78,8 @@ class Exporter:
             call = Call(self.writer, step.op, operands, types, made, names[step.result])
             try:
                 self._step(call, tuple(names[name] for name in step.results))
-            except (NoFormError, ir.Error) as error:
-                self._fail(step, types, str(error))
+            except NoFormError as error:
+                self._fail(step, types, error)
 
     def _step(self, call: Call[Any], results: tuple[str, ...]) -> None:
         """Write one step, by its operator or through its parts."""
@@ -89,7 +89,7 @@ class Exporter:
         since = len(self.writer.lines)
         try:
             if type(op) not in OPERATORS:
-                raise NoFormError("it is written through its parts, which depend on sizes", BIND)
+                raise NoFormError("it is written through its parts, which depend on sizes")
             made = OPERATORS[type(op)](call)
         except NoFormError:
             if not isinstance(op, Composite) or not all(type.is_static for type in call.types):
@@ -97,8 +97,7 @@ class Exporter:
             self._expand(call, results)
             return
         given = (made,) if isinstance(made, str) else made
-        for name, wanted in zip(given, results, strict=True):
-            self._call(since, name, wanted)
+        self._call(since, given, results)
 
     def _expand(self, call: Call[Any], results: tuple[str, ...]) -> None:
         """Write the parts of an op that is a formula of others."""
@@ -111,18 +110,26 @@ class Exporter:
             self.writer.constants[names[name]] = array
         since = len(self.writer.lines)
         self._write(inner, names)
-        for value, wanted in zip(inner.outputs.values(), results, strict=True):
-            self._call(since, names[value], wanted)
+        self._call(since, [names[value] for value in inner.outputs.values()], results)
 
-    def _call(self, since: int, name: str, wanted: str) -> None:
-        """Call a result so; one that was there before stays what it is, beside it."""
-        if any(name in line.outputs for line in self.writer.lines[since:]):
-            self.writer.rename(since, name, wanted)
-        else:
-            self.writer.lines.append(Line("Identity", (name,), (wanted,), {}))
+    def _call(self, since: int, made: Sequence[str], wanted: Sequence[str]) -> None:
+        """Call results so; what was there before, or has another name already, is copied."""
+        renamed: dict[str, str] = {}
+        for old, new in zip(made, wanted, strict=True):
+            if old not in renamed and any(
+                old in line.outputs for line in self.writer.lines[since:]
+            ):
+                self.writer.rename(since, old, new)
+                renamed[old] = new
+            else:
+                self.writer.lines.append(Line("Identity", (renamed.get(old, old),), (new,), {}))
 
-    def _fail(self, step: Step, types: tuple[ir.TensorType, ...], reason: str) -> None:
+    def _fail(self, step: Step, types: tuple[ir.TensorType, ...], error: NoFormError) -> None:
+        extents = [extent for type in types for extent in type.shape]
+        names = sorted(frozenset().union(*map(ir.symbols, extents)))
+        bind = f"bind {', '.join(names)}, as in graph.bind({{'{names[0]}': 8}})" if names else ""
         listed = ", ".join(map(str, types))
+        reason = f"{error}; {error.hint or bind}"
         self.failures.append(f"node '{step.result}': {step.op.name}({listed}): {reason}")
 
 

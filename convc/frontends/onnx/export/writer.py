@@ -15,10 +15,11 @@ from ir.types import Array
 
 
 class NoFormError(Exception):
-    """Why ONNX cannot express a node, and what to do about it."""
+    """Why ONNX cannot express a node; without a hint, it can when the sizes are bound."""
 
-    def __init__(self, reason: str, hint: str) -> None:
-        super().__init__(f"{reason}; {hint}")
+    def __init__(self, reason: str, hint: str = "") -> None:
+        super().__init__(reason)
+        self.hint = hint
 
 
 @dataclass
@@ -117,4 +118,4 @@ class Writer:
             for axis, extent in enumerate(type.shape):
                 if isinstance(extent, Sym) and str(extent) == atom:
                     return self.line("Shape", (name,), atom, start=axis, end=axis + 1)[0]
-        raise NoFormError(f"no input has the extent {atom} itself", "bind it to a number")
+        raise NoFormError(f"no input has the extent {atom} itself")

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 import ir
-from convc.frontends.onnx.export.call import BIND, Call, Emit
+from convc.frontends.onnx.export.call import Call, Emit
 from convc.frontends.onnx.export.operators.pointwise import ELEMENT, channels
 from convc.frontends.onnx.export.operators.reduce import over
 from convc.frontends.onnx.export.steps import is_by_channel, is_trailing
@@ -117,7 +117,7 @@ def _local_response_norm(n: Call[ops.LocalResponseNorm]) -> str:
     """Engines take images only, and odd sizes."""
     op, shape = n.op, n.shape
     if op.size % 2 == 0 or not n.exact(op.alpha, op.beta, op.k) or 0 in shape:
-        raise NoFormError("engines take windows of an odd size only", BIND)
+        raise NoFormError("engines take windows of an odd size only")
     image = shape if len(shape) == 4 else (*shape[:2], product(shape[2:]), 1)
     y = n("LRN", n.reshaped(n.x, shape, image), size=op.size, alpha=op.alpha, beta=op.beta,
           bias=op.k)  # fmt: skip

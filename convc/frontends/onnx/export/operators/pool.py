@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import ir
-from convc.frontends.onnx.export.call import BIND, Call, Emit
+from convc.frontends.onnx.export.call import Call, Emit
 from convc.frontends.onnx.export.operators.conv import Windows, cropped, flat, transposed
 from convc.frontends.onnx.export.operators.movement import padded
 from convc.frontends.onnx.export.steps import fits
@@ -137,13 +137,13 @@ def _lp_pool(n: Call[ops.LpPool]) -> str:
     """Engines disagree about windows that overhang."""
     op = n.op
     if op.edge == "partial" or not _is_direct(op, n.shape[2:]) or not op.p.is_integer():
-        raise NoFormError("ONNX has norms of whole p over windows within the padding only", BIND)
+        raise NoFormError("ONNX has norms of whole p over windows within the padding only")
     return n("LpPool", n.x, p=int(op.p), **_windows(op))
 
 
 def _adaptive_pool(n: Call[ops.AdaptivePool]) -> str:
     if n.op.mode == "offset" or set(n.op.size) != {1}:
-        raise NoFormError("the bins depend on the sizes", BIND)
+        raise NoFormError("the bins depend on the sizes")
     return n("GlobalMaxPool" if n.op.kind == "max" else "GlobalAveragePool", n.x)
 
 

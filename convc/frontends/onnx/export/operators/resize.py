@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 import ir
-from convc.frontends.onnx.export.call import BIND, Call, Emit
+from convc.frontends.onnx.export.call import Call, Emit
 from convc.frontends.onnx.export.writer import NoFormError
 from ir import ops
 from ir.dims import Dim
@@ -25,7 +25,7 @@ def _resize(n: Call[ops.Resize]) -> str:
         return n("Resize", n.x, "", "", n.extents(n.out), **attributes)
     scales = np.array([1, 1, *(p / q for p, q in op.factors)], np.float32)
     if any(float(scale) * q != p for scale, (p, q) in zip(scales[2:], op.factors, strict=True)):
-        raise NoFormError(f"the factors {op.factors} are float32 in ONNX, which rounds them", BIND)
+        raise NoFormError(f"the factors {op.factors} are float32 in ONNX, which rounds them")
     return n("Resize", n.x, "", n.constant(scales, "scales"), **attributes)
 
 

@@ -1,0 +1,44 @@
+"""``convc convert``: a model to a file of another format."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import convc
+from convc.tools import arguments
+from convc.tools.compile import with_gradients
+
+DESCRIPTION = """\
+Write MODEL as FILE, in the format that its suffix says: .ir, with the weights beside it in
+.safetensors, or .onnx, for other engines to run; nodes that ONNX cannot express are listed.
+Symbolic extents stay symbolic, those given with --sizes apart."""
+EXAMPLE = """\
+  convc convert zoo:resnet50 --output resnet50.onnx
+  convc convert lenet.onnx --output lenet.ir --sizes N=8"""
+
+
+def add_parser(subparsers: arguments.Subparsers) -> None:
+    """Add the command to the command line."""
+    parser = arguments.new_parser(
+        subparsers, "convert", "write a model in another format: .ir or .onnx", DESCRIPTION, EXAMPLE
+    )
+    arguments.add_model(parser)
+    parser.add_argument("--output", "-o", metavar="FILE", type=Path, required=True,
+                        help="the file to write, FILE.ir or FILE.onnx")  # fmt: skip
+    parser.add_argument("--gradients", action="store_true",
+                        help="also take the gradients of the outputs and give those of the float "
+                        "inputs and weights")  # fmt: skip
+    arguments.add_sizes(parser, None)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do it; the exit status."""
+    graph = convc.load(args.model)
+    if args.gradients:
+        graph = with_gradients(graph)
+    graph = arguments.bound(graph, args.sizes, None)
+    convc.save(graph, args.output)
+    print(f"{args.output}  {args.output.stat().st_size:,} bytes")
+    return 0

@@ -22,6 +22,7 @@ from convc.errors import CapacityError
 from convc.program import Program, Slot, Step
 
 ALIGNMENT = 64
+LARGE = 1 << 20  # bytes of given constants from which they are not copied
 ATTEMPTS = 50  # to lay out the arena in less
 
 
@@ -37,6 +38,11 @@ class Placed:
     @property
     def nbytes(self) -> int:
         return slot_bytes(self.slot)
+
+    @property
+    def in_place(self) -> bool:
+        """Whether kernels read the data where they are given: too large to be copied."""
+        return self.slot.data is not None and self.nbytes >= LARGE
 
 
 @dataclass(frozen=True)
@@ -55,21 +61,32 @@ class Plan:
 
     @property
     def constant_bytes(self) -> int:
-        return _extent(self.constants.values())
+        return _extent(placed for placed in self.constants.values() if not placed.in_place)
+
+    @property
+    def given_bytes(self) -> int:
+        """Of constants that are read where they are given."""
+        return sum(placed.nbytes for placed in self.constants.values() if placed.in_place)
 
     @property
     def passing_bytes(self) -> int:
-        """Of what is passing, what the graph does not hold already."""
-        return _extent(p for p in self.passing.values() if p.slot.data is None)
+        """Of what is passing, what is computed."""
+        return _extent(p for p in self.passing.values() if not p.in_place)
 
     @property
     def arena_bytes(self) -> int:
         return _extent(self.temporaries.values())
 
+    def prepared(self) -> Plan:
+        """The plan without the data that only its preparation needs."""
+        gone = {n: replace(placed.slot, data=None) for n, placed in self.passing.items()}
+        slots = tuple(gone.get(slot.number, slot) for slot in self.program.slots)
+        return replace(self, program=replace(self.program, slots=slots), passing={})
+
     @property
     def resident_bytes(self) -> int:
         """What is kept between runs: the constants, and one arena."""
-        return self.constant_bytes + self.arena_bytes
+        return self.constant_bytes + self.given_bytes + self.arena_bytes
 
     @property
     def live_bytes(self) -> int:
@@ -93,7 +110,6 @@ def plan(program: Program) -> Plan:
     once = {number for step in prepare for number in step.slots} - used
     constants = _in_sequence(program.slots[number] for number in sorted(constant & used))
     passing = [program.slots[number] for number in sorted(constant & once)]
-    passing.sort(key=lambda slot: slot.data is not None)
     rest = [s for s in program.slots if s.role == "temporary" and s.number in used - constant]
     temporaries = _pack(rest, steps)
     result = Plan(program, tuple(prepare), tuple(steps), constants, temporaries,
@@ -122,8 +138,8 @@ def _in_sequence(slots: Iterable[Slot]) -> dict[int, Placed]:
     placed: dict[int, Placed] = {}
     offset = 0
     for slot in slots:
-        placed[slot.number] = Placed(slot, offset, 0, 0)
-        offset += slot_bytes(slot)
+        each = placed[slot.number] = Placed(slot, offset, 0, 0)
+        offset += 0 if each.in_place else each.nbytes
     return placed
 
 
@@ -182,7 +198,7 @@ def _extent(placed: Iterable[Placed]) -> int:
 
 
 def _check_capacity(plan: Plan) -> None:
-    need = plan.constant_bytes + max(plan.arena_bytes, plan.passing_bytes)
+    need = plan.constant_bytes + plan.given_bytes + max(plan.arena_bytes, plan.passing_bytes)
     have = _memory()
     if need > have:
         largest = max(plan.program.slots, key=slot_bytes)

@@ -91,7 +91,7 @@ def check(case: Case, target: str) -> convc.Model:
     """
     forced = {"y": case.algorithm} if case.algorithm else {}
     model = convc.compile(case.graph, target=target, algorithms=forced, passes=())
-    plan = model.executable().plan
+    plan = model.stages().plan
     want = ir.interpret(case.graph, case.inputs)
     for at_end in (True, False):
         guarded = GuardedMemory(at_end)

@@ -239,7 +239,8 @@ def check_memory(made: Plan) -> None:
         assert placed.offset % ALIGNMENT == 0
         item = {"f32": 4, "f64": 8, "i64": 8}[placed.slot.dtype]
         assert placed.nbytes >= placed.slot.size * item
-    for group in (made.temporaries.values(), made.constants.values()):
+    constants = [placed for placed in made.constants.values() if not placed.in_place]
+    for group in (made.temporaries.values(), constants):
         for a, b in itertools.combinations(group, 2):
             apart_in_time = a.last < b.first or b.last < a.first
             apart = a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset

@@ -36,11 +36,12 @@ class Executable:
         self.plan = plan
         shareable = sum(step.work for step in plan.steps if step.parallel)
         self.threads = threads if shareable > SMALL else 1
-        self._constants = _aligned(plan.constant_bytes)
+        self._constants = _Constants(plan.constants, plan.constant_bytes)
         self.compiled: dict[str, float] = {}
         """The kernels by name, with the processor seconds that compiling them took; those that
         came from the cache took none."""
         self._prepare(target, threads)
+        self.plan = plan.prepared()
         self._code = self._compile(plan.steps, target)
         self._runtime = runtime_code()
         self._contexts: deque[_Context] = deque()
@@ -89,23 +90,16 @@ class Executable:
 
     def constant(self, slot: int) -> Bytes:
         """The bytes of a constant, packed as the kernels read it."""
-        placed = self.plan.constants[slot]
-        return self._constants[placed.offset : placed.offset + placed.nbytes]
+        return self._constants.bytes[slot]
 
     def _prepare(self, target: Target, threads: int) -> None:
-        """Copy the constants in and run, once, the steps that derive others from them."""
-        for placed in self.plan.constants.values():
-            data = placed.slot.data
-            if data is not None:
-                raw = np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-                self._constants[placed.offset : placed.offset + raw.size] = raw
+        """Run, once, the steps that derive constants from others."""
         if self.plan.prepare:
             code = self._compile(self.plan.prepare, target)
             context = _Context(self.plan, self._constants, code.scratch * threads)
-            room = _aligned(self.plan.passing_bytes)
-            kept = context.pass_on(self.plan.passing, room)
+            passing = _Constants(self.plan.passing, self.plan.passing_bytes)
+            context.place(passing)
             pool().run(code.program, code.arguments, context.address, context.sync, threads)
-            del kept
 
     def _compile(self, steps: Sequence[Step], target: Target) -> _Code:
         code = _Code(steps, target)
@@ -153,10 +147,30 @@ class _Code:
         self.arguments: int = self._slots.ctypes.data
 
 
+class _Constants:
+    """The bytes of constants by slot: in a memory of their own, large given ones where they are.
+
+    The arrays of a graph never change.
+    """
+
+    def __init__(self, slots: Mapping[int, Placed], nbytes: int) -> None:
+        memory = _aligned(nbytes)
+        self.bytes: dict[int, Bytes] = {}
+        for slot, placed in slots.items():
+            data = placed.slot.data
+            given = None if data is None else np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+            if given is not None and placed.in_place:
+                self.bytes[slot] = given
+                continue
+            room = self.bytes[slot] = memory[placed.offset : placed.offset + placed.nbytes]
+            if given is not None:
+                room[: given.size] = given
+
+
 class _Context:
     """What one run needs for itself: addresses, the arena, each thread's scratch, the barrier."""
 
-    def __init__(self, plan: Plan, constants: Bytes, scratch: int) -> None:
+    def __init__(self, plan: Plan, constants: _Constants, scratch: int) -> None:
         self.table = (ctypes.c_int64 * (1 + len(plan.program.slots)))()
         self.address = ctypes.addressof(self.table)
         self._arena = _aligned(plan.arena_bytes)
@@ -165,22 +179,15 @@ class _Context:
         self.sync: int = self._sync.ctypes.data
         self._scratch = _aligned(scratch)
         self.table[0] = self._scratch.ctypes.data
-        self._place(plan.constants, constants)
-        self._place(plan.temporaries, self._arena)
-
-    def pass_on(self, slots: Mapping[int, Placed], room: Bytes) -> list[npt.NDArray[Any]]:
-        """Give slots places: data where they are (the arrays returned), others in ``room``."""
-        given = {n: np.ascontiguousarray(p.slot.data) for n, p in slots.items()
-                 if p.slot.data is not None}  # fmt: skip
-        self._place({n: p for n, p in slots.items() if n not in given}, room)
-        for slot, array in given.items():
-            self.table[slot + 1] = array.ctypes.data
-        return list(given.values())
-
-    def _place(self, slots: Mapping[int, Placed], memory: Bytes) -> None:
-        base: int = memory.ctypes.data
-        for slot, placed in slots.items():
+        self.place(constants)
+        base: int = self._arena.ctypes.data
+        for slot, placed in plan.temporaries.items():
             self.table[slot + 1] = base + placed.offset
+
+    def place(self, constants: _Constants) -> None:
+        """Tell where constants lie."""
+        for slot, room in constants.bytes.items():
+            self.table[slot + 1] = room.ctypes.data
 
 
 def _aligned(nbytes: int) -> Bytes:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
 import ir
@@ -13,11 +13,17 @@ Twin: TypeAlias = Callable[..., Any]  # PyTorch, then a tensor per operand: what
 IMAGES = "f32[8, 64, 56, 56]"
 ROWS = "f32[512, 1024]"
 CHANNELS = "f32[64]"
+PASSED_ON = ("the gradients are the array that is passed in: PyTorch returns that itself, "
+             "convc copies it, as no two of its results share memory")  # fmt: skip
+PASSES = "PyTorch reads what it normalises fewer times: sums and what follows them are apart here"
 
 
 @dataclass(frozen=True)
 class OpCase:
-    """``emit`` builds it from a builder and its operands; integers are drawn below ``high``."""
+    """``emit`` builds it from a builder and its operands; integers are drawn below ``high``.
+
+    ``notes`` say, by direction, why convc is slower than PyTorch.
+    """
 
     name: str
     types: tuple[str, ...]
@@ -25,14 +31,15 @@ class OpCase:
     twin: Twin
     high: int = 1
     positive: bool = False
+    notes: Mapping[str, str] = field(default_factory=dict)
 
 
 def _case(
     name: str, types: str | tuple[str, ...], emit: Emit, twin: Twin, high: int = 1,
-    positive: bool = False,
+    positive: bool = False, notes: Mapping[str, str] | None = None,
 ) -> OpCase:  # fmt: skip
     listed = (types,) if isinstance(types, str) else types
-    return OpCase(name, listed, emit, twin, high, positive)
+    return OpCase(name, listed, emit, twin, high, positive, notes or {})
 
 
 def _unary(name: str, emit: Emit, twin: Twin, positive: bool = False) -> OpCase:
@@ -101,7 +108,8 @@ FAMILIES: dict[str, tuple[OpCase, ...]] = {
         _unary("square", lambda b, x: b.square(x), lambda t, x: t.square(x)),
         _unary("abs", lambda b, x: b.abs(x), lambda t, x: t.abs(x)),
         _unary("clip", lambda b, x: b.clip(x, 0.0, 6.0), lambda t, x: t.clamp(x, 0.0, 6.0)),
-        _case("add", (IMAGES, IMAGES), lambda b, x, y: x + y, lambda t, x, y: x + y),
+        _case("add", (IMAGES, IMAGES), lambda b, x, y: x + y, lambda t, x, y: x + y,
+              notes={"both": PASSED_ON}),
         _case("mul by channel", (IMAGES, "f32[64, 1, 1]"),
               lambda b, x, y: x * y, lambda t, x, y: x * y),
         _case("div", (IMAGES, IMAGES), lambda b, x, y: x / y, lambda t, x, y: x / y,
@@ -135,7 +143,8 @@ FAMILIES: dict[str, tuple[OpCase, ...]] = {
         _case("instance norm", IMAGES, lambda b, x: b.instance_norm(x),
               lambda t, x: t.nn.functional.instance_norm(x)),
         _case("group norm", IMAGES, lambda b, x: b.group_norm(x, 8),
-              lambda t, x: t.nn.functional.group_norm(x, 8)),
+              lambda t, x: t.nn.functional.group_norm(x, 8),
+              notes={"forward": PASSES, "both": PASSES}),
         _case("response norm", IMAGES, lambda b, x: b.local_response_norm(x, 5),
               lambda t, x: t.nn.functional.local_response_norm(x, 5)),
     ),

@@ -233,6 +233,8 @@ def _memory(made: Stages, numbers: set[int] | None) -> Iterator[tuple[object, ..
 def _place(placed: Placed | None, role: str) -> tuple[object, str]:
     if placed is None:
         return "-", "caller's"
+    if placed.in_place:
+        return "as given", "always"
     return placed.offset, "always" if role == "constant" else f"{placed.first}..{placed.last}"
 
 
@@ -241,9 +243,10 @@ def _totals(made: Stages) -> str:
     graph = made.optimised
     outside = [graph.types[name] for name in (*graph.inputs, *graph.outputs.values())]
     scratch = max((scratch_bytes(step.kernel) for step in plan.steps), default=0)
-    peak = plan.constant_bytes + plan.arena_bytes + scratch
+    peak = plan.resident_bytes + scratch
     figures = {
         "constants": plan.constant_bytes,
+        "constants as given": plan.given_bytes,
         "more while they are packed": plan.passing_bytes,
         "arena": plan.arena_bytes,
         "most alive at one step": plan.live_bytes,

@@ -12,7 +12,7 @@ import numpy as np
 import ir
 from convc.backend.scratch import scratch_bytes
 from convc.model import Model, Options
-from convc.plan import Placed, Plan, slot_bytes
+from convc.plan import Placed, Plan
 from convc.program import Step
 from convc.runtime.executable import Executable
 from convc.tools.accuracy import random_inputs
@@ -35,7 +35,7 @@ class Trial:
         forced = ((self.node.name, algorithm),)
         model = Model(self.graph, replace(self.options, algorithms=forced))
         results = model.run(self.inputs)
-        plan = model.executable().plan
+        plan = model.stages().plan
         mine = alone(plan, self.inputs)
         executable = Executable(mine, self.options.target, self.options.threads)
         outputs = executable.allocate()
@@ -74,8 +74,8 @@ def alone(plan: Plan, inputs: Mapping[str, Array]) -> Plan:
     constants, offset = dict(plan.constants), plan.constant_bytes
     for number in sorted(ready - plan.constants.keys()):
         slot = replace(program.slots[number], role="constant", data=data.get(number))
-        constants[number] = Placed(slot, offset, 0, 0)
-        offset += slot_bytes(slot)
+        placed = constants[number] = Placed(slot, offset, 0, 0)
+        offset += 0 if placed.in_place else placed.nbytes
     temporaries = {n: placed for n, placed in plan.temporaries.items() if n not in ready}
     steps = tuple(step for step in plan.steps if step.algorithm not in BETWEEN)
     prepare = (*plan.prepare, *early)

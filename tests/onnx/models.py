@@ -75,7 +75,8 @@ def computed(
 ) -> tuple[dict[str, Array], dict[str, Array]]:
     """What convc makes of a model: interpreted, and native."""
     graph = convc.load(model, **arguments)
-    arrays = {name: array for name, array in given.items() if name in graph.inputs}
+    kinds = {name: type.dtype.numpy for name, type in graph.inputs.items()}
+    arrays = {name: given[name].astype(kind, copy=False) for name, kind in kinds.items()}
     return ir.interpret(graph, arrays), convc.compile(graph, threads=1).run(arrays)
 
 

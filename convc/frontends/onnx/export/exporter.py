@@ -89,7 +89,11 @@ class Exporter:
         since = len(self.writer.lines)
         try:
             if type(op) not in OPERATORS:
-                raise NoFormError("it is written through its parts, which depend on sizes")
+                composite = isinstance(op, Composite)
+                raise NoFormError(
+                    "it is written through its parts, which depend on sizes" if composite else
+                    "the exporter does not know this op"
+                )  # fmt: skip
             made = OPERATORS[type(op)](call)
         except NoFormError:
             if not isinstance(op, Composite) or not all(type.is_static for type in call.types):

@@ -119,6 +119,7 @@ POINTWISE: dict[type[ir.Op], Emit] = {
     ops.Equal: _comparison("Equal"),
     ops.Where: _where,
     ops.Identity: lambda n: n.x,
+    ops.StopGradient: lambda n: n.x,
     ops.Exp: plainly("Exp"),
     ops.Log: plainly("Log"),
     ops.Sqrt: plainly("Sqrt"),

@@ -32,6 +32,7 @@ from convc.lowering import Lowering
 from convc.passes import PIPELINE, Pass, optimised
 from convc.plan import Plan, check_values, plan
 from convc.runtime.executable import Executable
+from convc.runtime.memory import give_back
 from convc.select import choices
 from convc.tuning import BUDGET
 from convc.tuning.database import measured
@@ -260,6 +261,8 @@ class Model:
             made = stages(graph, self.options)
             executable = Executable(made.plan, made.target, self.options.threads)
             special = _Special(graph, made.optimised, executable)
+            del made
+            give_back()
             self._special[key] = special
             if len(self._special) > self._limit:
                 old, _ = self._special.popitem(last=False)

@@ -16,12 +16,12 @@ from convc.backend.native import MAXIMUM_ARGUMENTS, SYNC_BYTES
 from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target, available
 from convc.errors import CapacityError, Error, TargetError
-from convc.plan import ALIGNMENT, Placed, Plan
+from convc.plan import Placed, Plan
 from convc.program import Step
+from convc.runtime.memory import Bytes, aligned
 from convc.runtime.threads import pool, runtime_code
 from ir.loops.interpreter import NUMPY
 
-Bytes = npt.NDArray[np.uint8]
 MAXIMUM_TASKS = 1 << 31  # the runtime counts them in 32 bits
 SMALL = 60e-6  # seconds of shareable work below which a run stays on one thread
 
@@ -154,7 +154,7 @@ class _Constants:
     """
 
     def __init__(self, slots: Mapping[int, Placed], nbytes: int) -> None:
-        memory = _aligned(nbytes)
+        memory = aligned(nbytes)
         self.bytes: dict[int, Bytes] = {}
         for slot, placed in slots.items():
             data = placed.slot.data
@@ -173,11 +173,11 @@ class _Context:
     def __init__(self, plan: Plan, constants: _Constants, scratch: int) -> None:
         self.table = (ctypes.c_int64 * (1 + len(plan.program.slots)))()
         self.address = ctypes.addressof(self.table)
-        self._arena = _aligned(plan.arena_bytes)
-        self._sync = _aligned(SYNC_BYTES)
+        self._arena = aligned(plan.arena_bytes)
+        self._sync = aligned(SYNC_BYTES)
         self._sync[:] = 0
         self.sync: int = self._sync.ctypes.data
-        self._scratch = _aligned(scratch)
+        self._scratch = aligned(scratch)
         self.table[0] = self._scratch.ctypes.data
         self.place(constants)
         base: int = self._arena.ctypes.data
@@ -189,9 +189,3 @@ class _Context:
         for slot, room in constants.bytes.items():
             self.table[slot + 1] = room.ctypes.data
 
-
-def _aligned(nbytes: int) -> Bytes:
-    """Uninitialised memory whose first byte is aligned for any vector."""
-    raw = np.empty(nbytes + ALIGNMENT, np.uint8)
-    start = -raw.ctypes.data % ALIGNMENT
-    return raw[start : start + nbytes]

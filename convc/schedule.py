@@ -50,6 +50,7 @@ class Nest:
     ``across`` names a tiled axis along which the results are contiguous, where the vector axis is
     not: the tile is transposed in registers, and ``store`` is asked for vectors along that axis.
     ``finish`` is applied before, ``kept(point)`` says which of the vector axis to store.
+    ``ahead(point)`` is an element that is read some steps after this one: it is prefetched.
     """
 
     dtype: Scalar
@@ -62,6 +63,7 @@ class Nest:
     across: str | None = None
     finish: Callable[[Point, Expr], Expr] = field(default=lambda point, value: value)
     kept: Callable[[Point], Sequence[tuple[Affine, int]]] = field(default=lambda point: ())
+    ahead: Callable[[Point], Load] | None = None
 
 
 def segments(extent: Extent, width: int) -> list[Segment]:
@@ -263,6 +265,8 @@ def _accumulate(
                     guards.enter_context(k.guard(index, size))
                 element = accumulator[offsets or (0,)]
                 k.store(element, nest.update(full, element))
+                if nest.ahead:
+                    k.prefetch(nest.ahead(full))
 
 
 @dataclass(frozen=True)

@@ -191,6 +191,16 @@ def test_the_hot_loop_uses_whole_registers(target: str, register: str) -> None:
             assert f"%{register}" in line
 
 
+@pytest.mark.parametrize("algorithm", ["direct", "winograd2"])
+def test_the_hot_loop_prefetches_each_vector_of_weights_once(algorithm: str) -> None:
+    target = TARGETS["avx512"]
+    kernel = main_kernel(shapes((1, 64, 28, 28), (64, 64, 3, 3))[0], "avx512", algorithm)
+    lines = hot_loop(kernel, target).lines
+    fetched = [line for line in lines if "prefetcht1" in line]
+    weights = [line for line in lines if re.match(r"\s+vmovups\s.*\), %zmm", line)]
+    assert 1 <= len(fetched) == len(weights)
+
+
 def test_code_for_another_machine_can_be_generated() -> None:
     example = shapes(*LAYERS["remainders"])[0]
     text = jit.assembly(main_kernel(example, "neon"), TARGETS["neon"])

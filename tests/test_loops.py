@@ -21,6 +21,7 @@ kernel golden(in x: f32[4, 10], out y: f32[4, 8], in labels: i64[4]) {
       if 0 <= m + n < 4 {
         vector v in 0..8 {
           acc[v] = fma(x[m + n, v + 2], -0.5:f32, acc[v])
+          prefetch x[m + n + 4, v]
         }
       }
     }
@@ -37,6 +38,18 @@ def lines(*body: str, params: str = "in x: f32[8], out y: f32[8]") -> str:
 
 
 # ---------------------------------------------------------------- what is refused
+
+
+def test_a_prefetch_may_lie_beyond_its_buffer_but_must_be_a_place_in_it() -> None:
+    assert parse(lines("for i in 0..8 { y[i] = x[i] prefetch x[100*i - 7] }")).tasks == 1
+    for place, reason in {
+        "z[0]": "unknown buffer z",
+        "x[0, 0]": r"2 subscripts for shape \(8,\)",
+        "x[q]": "unknown loop variable q",
+        "x[clamp(#(t))]": "a subscript is computed",
+    }.items():
+        with pytest.raises(KernelError, match=reason):
+            parse(lines(f"prefetch {place}"))
 
 
 @pytest.mark.parametrize(
@@ -220,12 +233,12 @@ def test_constants_round_trip(value: float) -> None:
         (("m + n, v + 2", "m - -2, v + 2"), 10, "expected a number or a name, found '-'"),
         (("-0.5:f32", "-0.5"), 10, "expected ':', found ','"),
         (("acc[v])", "acc)"), 10, "expected an expression, found 'acc'"),
-        (("unroll v in", "unrolled v in"), 14, "expected a statement, found 'unrolled'"),
-        (("inf:f32", "@"), 15, "unexpected character '@'"),
-        (("  }\n}", "  }\n"), 18, "expected a statement, found the end"),
-        (("  }\n}", "  }\n} }"), 18, "expected the end, found '}'"),
-        (("eq(", "(" * 200), 15, "expected a name, found '('"),
-        (("eq(", "eq(" * 200), 15, "expected at most 100 levels"),
+        (("unroll v in", "unrolled v in"), 15, "expected a statement, found 'unrolled'"),
+        (("inf:f32", "@"), 16, "unexpected character '@'"),
+        (("  }\n}", "  }\n"), 19, "expected a statement, found the end"),
+        (("  }\n}", "  }\n} }"), 19, "expected the end, found '}'"),
+        (("eq(", "(" * 200), 16, "expected a name, found '('"),
+        (("eq(", "eq(" * 200), 16, "expected at most 100 levels"),
     ],
 )
 def test_errors_have_a_line(change: tuple[str, str], line: int, message: str) -> None:

@@ -43,6 +43,7 @@ from ir.loops.nodes import (
     Loop,
     Param,
     Position,
+    Prefetch,
     Stmt,
     Store,
     flat_index,
@@ -50,6 +51,7 @@ from ir.loops.nodes import (
 )
 
 ENTRY_TYPE = llvm.FunctionType(llvm.VoidType(), [POINTER, I64, I64, POINTER])
+SECOND_LEVEL = 2  # of llvm.prefetch: into the second-level cache
 
 
 def emit_kernel(module: llvm.Module, kernel: Kernel, target: Target, name: str) -> llvm.Function:
@@ -70,6 +72,7 @@ class _Emitter(Addresses):
         self.buffers = {p.name: p for p in kernel.params}
         self.loads: dict[tuple[str, Affine, int, int], Value] = {}  # of this straight line
         self.columns: dict[str, list[Value]] = {}  # transposed square locals, of this line too
+        self.fetched: set[tuple[str, Affine]] = set()  # prefetched, in this straight line
         self.memory: dict[Local, Value] = {}
         self.scratch = 0  # bytes given to large locals so far
 
@@ -121,6 +124,8 @@ class _Emitter(Addresses):
         for stmt in body:
             if isinstance(stmt, Store):
                 self._store(stmt)
+            elif isinstance(stmt, Prefetch):
+                self._prefetch(stmt)
             elif isinstance(stmt, Local):
                 self._local(stmt)
             elif isinstance(stmt, Guard):
@@ -169,6 +174,7 @@ class _Emitter(Addresses):
     def _forget(self) -> None:
         """Values known on a straight line of code are not known beyond it."""
         self.loads.clear()
+        self.fetched.clear()
         self.columns.clear()
 
     def _start_body(self, name: str) -> None:
@@ -229,6 +235,18 @@ class _Emitter(Addresses):
                 apart = self._offset(address, lane * stride, buffer.dtype) if not places else None
                 element = self.builder.extract_element(value, I32(lane))
                 self.builder.store(element, apart or places[lane], align=align)
+
+    def _prefetch(self, prefetch: Prefetch) -> None:
+        """Fetch the cache line of the (first lane's) element, once on a straight line."""
+        buffer = self.buffers[prefetch.place.buffer]
+        place = buffer.name, self._fold(flat_index(prefetch.place.index, buffer.shape))
+        if place in self.fetched:
+            return
+        self.fetched.add(place)
+        kind = llvm.FunctionType(llvm.VoidType(), [POINTER, I32, I32, I32])
+        fetch = self.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
+        address, *_ = self._address(prefetch.place)
+        self.builder.call(fetch, [address, I32(0), I32(SECOND_LEVEL), I32(1)])
 
     def _expression(self, expr: Expr) -> Value:
         if isinstance(expr, Call):

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from math import prod
 
 from convc.backend.target import ITEM_BYTES
-from ir.loops.nodes import Kernel, Local, Stmt, Store
+from ir.loops.nodes import Guard, Kernel, Local, Loop, Stmt
 
 ON_STACK = 8192  # bytes; larger locals live in the scratch
 
@@ -21,7 +21,7 @@ def _large_locals(body: tuple[Stmt, ...]) -> Iterator[int]:
         if isinstance(stmt, Local):
             size = local_bytes(stmt)
             yield size if size > ON_STACK else 0
-        elif not isinstance(stmt, Store):
+        elif isinstance(stmt, Loop | Guard):
             yield from _large_locals(stmt.body)
 
 

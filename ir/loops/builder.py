@@ -27,6 +27,7 @@ from ir.loops.nodes import (
     Loop,
     LoopKind,
     Param,
+    Prefetch,
     Scalar,
     Stmt,
     Store,
@@ -84,6 +85,10 @@ class KernelBuilder:
 
     def store(self, target: Load, value: Expr) -> None:
         self._blocks[-1].append(Store(target, value))
+
+    def prefetch(self, place: Load) -> None:
+        """Say that an element will be read soon; one beyond its buffer does no harm."""
+        self._blocks[-1].append(Prefetch(place))
 
     @contextmanager
     def loop(

@@ -25,6 +25,7 @@ from ir.loops.nodes import (
     Local,
     Loop,
     Position,
+    Prefetch,
     Stmt,
     Store,
 )
@@ -55,6 +56,8 @@ def _compile(stmt: Stmt, reverse: bool) -> Action:
     """A statement as a closure over the environment of buffers and loop variables."""
     if isinstance(stmt, Store):
         return _store(stmt)
+    if isinstance(stmt, Prefetch):
+        return lambda env: None
     if isinstance(stmt, Local):
         return _local(stmt)
     body = [_compile(inner, reverse) for inner in stmt.body]

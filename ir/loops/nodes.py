@@ -6,6 +6,7 @@
               | "if" INT "<=" index "<" INT "{" stmt* "}"             a guard
               | "local" NAME ":" TYPE "[" INT,* "]"                   registers or stack
               | NAME "[" subscript,* "]" "=" expr                     a store
+              | "prefetch" NAME "[" index,* "]"                       a hint
     KIND    ::= "parallel" | "for" | "unroll" | "vector"
     expr    ::= NUMBER ":" TYPE | NAME "[" subscript,* "]" | FUNCTION "(" expr,* ")"
               | "#" "(" index ")"
@@ -21,7 +22,8 @@ each other, and its tasks are those of all its nests, counted in order.
 
 ``#(index)`` is the value of an index as ``i64``. A subscript ``clamp(expr)`` is computed: an
 ``i64``, and where that lies beyond the axis, its nearest element. A parameter marked ``out`` may
-be read too.
+be read too. ``prefetch`` says that an element will be read soon, and means nothing: it may lie
+beyond the buffer.
 """
 
 from __future__ import annotations
@@ -170,6 +172,13 @@ class Store:
 
 
 @dataclass(frozen=True)
+class Prefetch:
+    """An element that will be read soon, with its neighbours: fetch them into the caches."""
+
+    place: Load
+
+
+@dataclass(frozen=True)
 class Local:
     """A zero-cost array in registers or on the stack; its contents start undefined."""
 
@@ -203,7 +212,7 @@ class Loop:
         return self.stop - self.start
 
 
-Stmt = Store | Local | Guard | Loop
+Stmt = Store | Prefetch | Local | Guard | Loop
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ from ir.loops.nodes import (
     LoopKind,
     Param,
     Position,
+    Prefetch,
     Scalar,
     Stmt,
     Store,
@@ -175,6 +176,9 @@ class _Parser:
             return self.store()
         if word == "if":
             return self.guard()
+        if word == "prefetch":
+            self.at += 1
+            return Prefetch(self.element())
         if word == "local":
             self.at += 1
             return Local(*self.typed())

@@ -15,6 +15,7 @@ from ir.loops.nodes import (
     Local,
     Loop,
     Position,
+    Prefetch,
     Stmt,
     Store,
     Subscript,
@@ -38,6 +39,8 @@ def _block(body: tuple[Stmt, ...], indent: str) -> Iterator[str]:
     for stmt in body:
         if isinstance(stmt, Store):
             yield f"{indent}{expression(stmt.target)} = {expression(stmt.value)}"
+        elif isinstance(stmt, Prefetch):
+            yield f"{indent}prefetch {expression(stmt.place)}"
         elif isinstance(stmt, Local):
             yield f"{indent}local {stmt.name}: {stmt.dtype}{_shape(stmt.shape)}"
         else:

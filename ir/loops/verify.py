@@ -26,6 +26,7 @@ from ir.loops.nodes import (
     Loop,
     Param,
     Position,
+    Prefetch,
     Scalar,
     Stmt,
     Store,
@@ -83,6 +84,8 @@ def _check_block(body: tuple[Stmt, ...], scope: _Scope, parallel: bool) -> None:
     for stmt in body:
         if isinstance(stmt, Store):
             _check_store(stmt, scope)
+        elif isinstance(stmt, Prefetch):
+            _check_prefetch(stmt.place, scope)
         elif isinstance(stmt, Local):
             if stmt.name in scope.buffers or stmt.dtype == "bool" or min(stmt.shape, default=1) < 1:
                 raise KernelError(f"local {stmt.name}: name taken, bad type or empty shape")
@@ -150,7 +153,7 @@ def _accesses(body: tuple[Stmt, ...]) -> Iterator[tuple[Load, bool]]:
             yield stmt.target, True
             values = (stmt.value, *_computed(stmt.target))
             yield from ((load, False) for value in values for load in _loads(value))
-        elif not isinstance(stmt, Local):
+        elif isinstance(stmt, Loop | Guard):
             yield from _accesses(stmt.body)
 
 
@@ -180,7 +183,16 @@ def _check_store(store: Store, scope: _Scope) -> None:
         raise KernelError(f"store to {target.buffer}: {dtype} into {buffer.dtype}")
 
 
-def _check_access(access: Load, scope: _Scope) -> Param | Local:
+def _check_prefetch(place: Load, scope: _Scope) -> None:
+    _buffer(place, scope)
+    for index in place.index:
+        if isinstance(index, Clamped):
+            raise KernelError(f"prefetch of {place.buffer}: a subscript is computed")
+        _check_variables(index, scope)
+
+
+def _buffer(access: Load, scope: _Scope) -> Param | Local:
+    """What is subscripted, by as many subscripts as it has axes."""
     buffer = scope.buffers.get(access.buffer)
     if buffer is None:
         raise KernelError(f"unknown buffer {access.buffer}")
@@ -188,6 +200,11 @@ def _check_access(access: Load, scope: _Scope) -> Param | Local:
         raise KernelError(
             f"{access.buffer}: {len(access.index)} subscripts for shape {buffer.shape}"
         )
+    return buffer
+
+
+def _check_access(access: Load, scope: _Scope) -> Param | Local:
+    buffer = _buffer(access, scope)
     for axis, (index, extent) in enumerate(zip(access.index, buffer.shape, strict=True)):
         if isinstance(index, Clamped):
             dtype = type_of(index.value, scope)

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from convc.algorithms.epilogue import Step
 from convc.algorithms.geometry import Lines
-from convc.backend.target import Target
+from convc.backend.target import ITEM_BYTES, Target
+from convc.cost import L2
 from convc.layout import Image
 from convc.schedule import (
     Nest,
@@ -27,6 +29,8 @@ from convc.schedule import (
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder
 from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Load, Scalar
+
+VECTORS_AHEAD = 64  # of weights: what memory delivers while they are multiplied covers its delay
 
 
 @dataclass(frozen=True)
@@ -116,11 +120,11 @@ def correlate(
 
     A plain y is written along its last axis, from transposed register tiles.
     """
-    nest = _nest(x, w, y, channels, lines, finish)
     counts = tuple(line.count for line in lines)
     chosen = register_tile(target, counts[-2:], channels.out_blocks)
     if y.layout.block == 1 and counts[-1] >= channels.lanes:  # whole lines of the result
         chosen = RegisterTile((*(1 for _ in counts[-2:-1]), channels.lanes), 1, 0.0)
+    nest = _nest(x, w, y, channels, lines, finish, chosen.blocks)
     names = [f"q{axis}" for axis in range(len(lines))][-2:]
     tile = (*zip(names, chosen.pixels, strict=True), ("o", chosen.blocks))
     parallel = ("n", "g", "o", *(f"q{axis}" for axis in range(len(lines) - 1)))
@@ -128,9 +132,11 @@ def correlate(
 
 
 def _nest(
-    x: Image, w: Buffer, y: Image, channels: Channels, lines: Lines, finish: Step
+    x: Image, w: Buffer, y: Image, channels: Channels, lines: Lines, finish: Step, blocks: int
 ) -> Nest:
+    """``blocks``: of output channels, that a register tile takes."""
     last = f"q{len(lines) - 1}"
+    following, further = _distance(w, blocks)
 
     def out_index(p: Point) -> tuple[Affine, ...]:
         block = p["g"] * channels.out_blocks + p["o"]
@@ -143,6 +149,11 @@ def _nest(
         block = p["g"] * channels.out_blocks + p["o"]
         return fma(x[(p["n"], inner, *at, p["i"])], w[(block, p["b"], *where, p["i"], p["v"])], acc)
 
+    def ahead(p: Point) -> Load:
+        where = (line.weight_at(p[f"m{a}"]) for a, line in enumerate(lines))
+        block = p["g"] * channels.out_blocks + p["o"] + following
+        return w[(block, p["b"], *where, p["i"] + further, p["v"])]
+
     axes = {"n": x.shape[0], "g": channels.groups, "o": channels.out_blocks}
     axes |= {f"q{a}": line.count for a, line in enumerate(lines)} | {"v": channels.lanes}
     nest = Nest(
@@ -151,6 +162,7 @@ def _nest(
         lambda p, acc: (y[out_index(p)], finish(acc, out_index(p))),
         update,
         _boxes(channels, [line.taps for line in lines]),
+        ahead=ahead,
     )
     if y.layout.block > 1:
         return nest
@@ -169,6 +181,16 @@ def _nest(
         finish=lambda p, value: finish(value, out_index(p)),
         kept=lambda p: [(channel(p), channels.out)],
     )
+
+
+def _distance(w: Buffer, blocks: int) -> tuple[int, int]:
+    """How far ahead weights are prefetched: in blocks of output channels, and in vectors.
+
+    The weights of the next tile, while this one's serve all pixels, if they are few enough to
+    wait in the second-level cache; else those that the same pixels need soon.
+    """
+    size = blocks * prod(w.shape[1:]) * ITEM_BYTES[w.dtype]
+    return (blocks, 0) if size <= L2 // 8 else (0, VECTORS_AHEAD)
 
 
 def _boxes(channels: Channels, taps: Sequence[int]) -> tuple[dict[str, range], ...]:

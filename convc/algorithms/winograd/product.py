@@ -178,13 +178,16 @@ class _Block:
             weights = u[p["x"], block + p["o"], p["f"], p["c"], p["v"]]
             return fma(v[p["x"], p["t"], p["f"], p["c"]], weights, acc)
 
+        def ahead(p: Point) -> Load:
+            return u[p["x"] + 1, block + p["o"], p["f"], p["c"], p["v"]]
+
         def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
             return m[p["x"], p["t"], p["o"], p["v"]], acc
 
         points, tiles, deep, lanes = m.shape
         axes = {"x": points, "t": tiles, "o": deep, "v": lanes}
         box = {"f": range(self.tiling.phases), "c": range(self.tiling.shape.inner)}
-        nest = Nest(m.dtype, axes, store, update, (box,))
+        nest = Nest(m.dtype, axes, store, update, (box,), ahead=ahead)
         lower(self.k, nest, Schedule((), (("t", wide), ("o", deep)), ("v", lanes)))
 
     def _transform_output(self, m: Buffer, y: Image, block: Affine, finish: Step) -> None:

@@ -18,7 +18,7 @@ from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.epilogue import Epilogue
 from convc.algorithms.winograd import gradient
 from convc.algorithms.winograd.product import multiply_blocks, weights_kernel
-from convc.algorithms.winograd.tiling import Axis, Tiling
+from convc.algorithms.winograd.tiling import LARGEST, Tiling, axes_of
 from convc.cost import CLOCK, UNITS, cold_seconds, slowness, stream_bytes
 from convc.layout import Pads, covering, zero_halo
 from ir.loops import Kernel, KernelBuilder
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 EFFICIENCY = 0.85  # of the peak, that the small products reach
 TRANSFORM = 2.0  # cycles to transform one vector along one axis, its load and store included
-LARGEST = 8  # points per axis: beyond, rounding errors grow too fast
+MOST_PHASES = 16  # that a tile keeps transformed at once
 
 
 class Winograd:
@@ -62,16 +62,18 @@ class Winograd:
         """Why the taps do not lend themselves to it, if they do not."""
         if gradient:
             taps = [shape.weights[2:]]
+            phases = 1
         else:
             kernel = shape.weights[2:]
-            axes = [tuple(map(Axis.of, lines, kernel)) for lines in shape.lines()]
+            axes = [axes_of(lines, kernel, self.outputs) for lines in shape.lines()]
             taps = [tuple(axis.taps for axis in each) for each in axes]
+            phases = max(prod(axis.phases for axis in each) for each in axes)
         if any(0 in each for each in taps):
             return "some outputs receive nothing"
         if all(set(each) == {1} for each in taps):
             return "every axis has one tap"
         points = [[self.outputs + tap - 1 if tap > 1 else 1 for tap in each] for each in taps]
-        if max(max(each) for each in points) > LARGEST:
+        if max(max(each) for each in points) > LARGEST or phases > MOST_PHASES:
             return "too many taps"
         return "too many points" if max(map(prod, points)) > 100 else None
 

@@ -157,7 +157,7 @@ class _Block:
             for axis_number, axis in enumerate(tiling.axes):
                 p = loops.enter_context(k.loop(f"f{axis_number}", axis.phases))
                 phase = phase * axis.phases + p
-                starts.append(p + axis.base)
+                starts.append(p * axis.shift + axis.base)
             c = loops.enter_context(k.loop("c", tiling.in_blocks))
             v = loops.enter_context(k.loop("v", lanes, "vector"))
 

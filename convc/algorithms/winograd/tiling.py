@@ -2,25 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from math import prod
 
 from convc.algorithms.convolution import Convolution
-from convc.algorithms.geometry import Line
+from convc.algorithms.geometry import Line, Lines
 from convc.algorithms.winograd.toom_cook import Filtering, filtering
 from convc.cost import stream_bytes
 
 FEW_TASKS, ENOUGH_TASKS = 2, 8  # for a few threads to share a step at all, and evenly
 LEAST_OUTPUTS = 8  # blocks of output channels whose products outweigh the input's transform
+LARGEST = 8  # points per axis: beyond, rounding errors grow too fast
 IDENTITY = Filtering(*(((Fraction(1),),),) * 3)
 
 
 @dataclass(frozen=True)
 class Axis:
-    """One axis as convolutions of unit stride: one for each phase of the stride, their sum.
+    """One axis as convolutions of unit stride: one for each phase of the stride, or for each part
+    of a long kernel; and their sum.
 
-    Output q stands at ``out[0] + out[1] * q``; tap t of phase p reads ``base + p + scale *
+    Output q stands at ``out[0] + out[1] * q``; tap t of phase p reads ``base + shift * p + scale *
     (q + pitch * t)`` and the weight ``weight[0] + weight[1] * p + weight[2] * t``, which is zero
     beyond the kernel's ``extent``. Of a dilated axis (``pitch`` > 1) every pitch-th output is
     tiled together.
@@ -32,27 +35,44 @@ class Axis:
     pitch: int
     out: tuple[int, int]
     base: int
+    shift: int
     scale: int
     weight: tuple[int, int, int]
     extent: int
 
     @staticmethod
-    def of(line: Line, extent: int) -> Axis:
+    def of(line: Line, extent: int, outputs: int) -> Axis:
+        """The axis of a line through a kernel of that extent, for tiles of so many outputs."""
         start, stride, step = line.input
         first, apart = line.weight
         if stride > 1:  # polyphase: tap m = stride * t + p
             taps = -(-extent // stride)
             phases, weight = min(stride, extent), (0, 1, stride)
-            return Axis(line.count, taps, phases, 1, line.out, start, stride, weight, extent)
+            return Axis(line.count, taps, phases, 1, line.out, start, 1, stride, weight, extent)
         if step < 0:  # the taps run backwards
             start += step * (line.taps - 1)
             first, apart = first + apart * (line.taps - 1), -apart
-        weight = (first, 0, apart)
-        return Axis(line.count, line.taps, 1, abs(step), line.out, start, 1, weight, extent)
+        pitch, parts = abs(step), _parts(line.taps, outputs)
+        taps = -(-line.taps // parts)
+        weight = (first, taps * apart, apart)
+        shift = taps * pitch
+        return Axis(line.count, taps, parts, pitch, line.out, start, shift, 1, weight, extent)
 
     def weight_at(self, phase: int, tap: int) -> int | None:
         place = self.weight[0] + self.weight[1] * phase + self.weight[2] * tap
-        return place if place < self.extent else None
+        return place if 0 <= place < self.extent else None
+
+
+def axes_of(lines: Lines, kernel: Sequence[int], outputs: int) -> tuple[Axis, ...]:
+    """The axes of a convolution, for tiles of so many outputs along each."""
+    return tuple(Axis.of(line, n, outputs) for line, n in zip(lines, kernel, strict=True))
+
+
+def _parts(taps: int, outputs: int) -> int:
+    """Into how many parts the taps are split, so that together they need the fewest products."""
+    sizes = {parts: -(-taps // parts) for parts in range(1, taps + 1)}
+    short = [parts for parts, size in sizes.items() if size == 1 or outputs + size - 1 <= LARGEST]
+    return min(short, key=lambda parts: (parts * (outputs + sizes[parts] - 1), -parts), default=1)
 
 
 @dataclass(frozen=True)
@@ -70,7 +90,7 @@ class Tiling:
         """One tiling, or for a strided input gradient one for each residue."""
         kernel = shape.weights[2:]
         return [
-            Tiling._of(shape, tuple(map(Axis.of, lines, kernel)), outputs, lanes)
+            Tiling._of(shape, axes_of(lines, kernel, outputs), outputs, lanes)
             for lines in shape.lines()
         ]
 
@@ -121,7 +141,8 @@ class Tiling:
         axes = zip(self.axes, starts, self.points, self.shape.read[2:], strict=True)
         for axis, start, points, n in axes:
             cells = start + points
-            last = axis.base + axis.phases - 1 + axis.scale * (cells * axis.pitch - 1)
+            last = axis.base + axis.shift * (axis.phases - 1)
+            last += axis.scale * (cells * axis.pitch - 1)
             pads.append((max(0, -axis.base), max(0, last - n + 1)))
         return tuple(pads)
 

@@ -13,7 +13,7 @@ from convc.layout import PLAIN, Image, Layout
 from ir.loops import Kernel, KernelBuilder
 from ir.loops.nodes import Scalar
 
-WORTH_SHARING = 3e-6  # seconds of work below which a step stays on one thread
+WORTH_SHARING = 2e-6  # seconds of work below which a step stays on one thread
 Role = Literal["input", "output", "constant", "temporary"]
 
 

@@ -15,7 +15,7 @@ from convc.backend import jit
 from convc.backend.target import target_named
 
 MAXIMUM_ARGUMENTS = 32
-SYNC_BYTES, MAILBOX_BYTES = 192, 320
+MAILBOX_BYTES = 320
 
 _RELAX = {
     "x86_64": "declare void @llvm.x86.sse2.pause()\n"
@@ -43,6 +43,11 @@ define internal void @sleep_on(ptr %word, i32 %old) nounwind {
 }
 define internal void @wake_all(ptr %word) nounwind { ret void }
 """
+
+
+def sync_bytes(threads: int) -> int:
+    """Of the memory through which the threads of a run share its tasks."""
+    return 192 + 64 * threads
 
 
 @dataclass(frozen=True)

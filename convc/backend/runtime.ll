@@ -5,10 +5,13 @@
 ;   kernel address, first argument, number of arguments, tasks, 1 if they are worth sharing
 ; The arguments are places in a run's table of addresses, which starts with that of the scratch.
 ;
-; sync (per run), a cache line each:   0 ticket | 64 tasks done | 128 sleepers on the step
-; The ticket holds the current step in its upper half (at byte 4: the machine is little-endian),
-; which waiting threads sleep on, and the next task in the lower: threads take chunks of tasks from it, and the one that completes a step's last task opens the next step. So a
-; thread that comes late, or not at all, is not waited for.
+; sync (per run), a cache line each:
+;   0 current step | 64 tasks done | 128 sleepers on the step | 192, 256, ... ticket of thread 0, 1, ...
+; The tasks of a step are dealt out evenly, neighbours to one thread, so that in run after run a
+; thread finds its weights, and what it wrote the step before, in its own cache. A ticket holds the
+; step in its upper half, the next of the thread's tasks in the lower: the thread takes chunks from
+; it, then from the tickets of others. The one that completes a step's last task opens the next
+; step. So a thread that comes late, or not at all, is not waited for.
 ;
 ; mailbox (per worker):   0 state: 0 idle, 1 posted, 2 running | 64 sleepers on it |
 ;   256 program | 264 arguments | 272 table | 280 sync | 288 thread | 296 threads
@@ -138,6 +141,51 @@ finished:
   ret void
 }
 
+; The first task of a thread: all tasks are thread 0's where they are not worth sharing.
+define internal i64 @deal(ptr %record, i64 %thread, i64 %threads) nounwind {
+  %p3 = getelementptr i64, ptr %record, i64 3
+  %tasks = load i64, ptr %p3
+  %p4 = getelementptr i64, ptr %record, i64 4
+  %parallel = load i64, ptr %p4
+  %shared = icmp ne i64 %parallel, 0
+  %scaled = mul i64 %tasks, %thread
+  %even = udiv i64 %scaled, %threads
+  %zero = icmp eq i64 %thread, 0
+  %all = select i1 %zero, i64 0, i64 %tasks
+  %start = select i1 %shared, i64 %even, i64 %all
+  ret i64 %start
+}
+
+; Open a step: deal its tasks, then say that it is the current one.
+define internal void @open(ptr %program, ptr %sync, i64 %step, i64 %threads) nounwind {
+entry:
+  %done = getelementptr i8, ptr %sync, i64 64
+  store atomic i64 0, ptr %done monotonic, align 8
+  %steps = load i64, ptr %program
+  %any = icmp ult i64 %step, %steps
+  %first = getelementptr i64, ptr %program, i64 2
+  %offset = mul i64 %step, 5
+  %record = getelementptr i64, ptr %first, i64 %offset
+  %fresh = shl i64 %step, 32
+  br i1 %any, label %deal, label %say
+deal:
+  %thread = phi i64 [ 0, %entry ], [ %following, %deal ]
+  %start = call i64 @deal(ptr %record, i64 %thread, i64 %threads)
+  %ticket = or i64 %fresh, %start
+  %line = mul i64 %thread, 64
+  %place = add i64 %line, 192
+  %own = getelementptr i8, ptr %sync, i64 %place
+  store atomic i64 %ticket, ptr %own monotonic, align 8
+  %following = add i64 %thread, 1
+  %more = icmp ult i64 %following, %threads
+  br i1 %more, label %deal, label %say
+say:
+  %sleepers = getelementptr i8, ptr %sync, i64 128
+  %number = trunc i64 %step to i32
+  call void @publish(ptr %sync, i32 %number, ptr %sleepers)
+  ret void
+}
+
 ; One thread's part of a shared run: take chunks until the last step is done.
 define internal void @share(ptr %program, ptr %arguments, ptr %table, ptr %sync, i64 %thread, i64 %threads) nounwind {
 entry:
@@ -149,28 +197,19 @@ entry:
   %steps = load i64, ptr %program
   %first = getelementptr i64, ptr %program, i64 2
   %done = getelementptr i8, ptr %sync, i64 64
-  %current = getelementptr i8, ptr %sync, i64 4
   %sleepers = getelementptr i8, ptr %sync, i64 128
   %parts = mul i64 %threads, 8
   br label %look
 look:
-  %ticket = load atomic i64, ptr %sync acquire, align 8
-  %step = lshr i64 %ticket, 32
+  %now = load atomic i32, ptr %sync acquire, align 4
+  %step = zext i32 %now to i64
   %over = icmp uge i64 %step, %steps
   br i1 %over, label %finished, label %inspect
 inspect:
-  %begin = and i64 %ticket, 4294967295
   %offset = mul i64 %step, 5
   %record = getelementptr i64, ptr %first, i64 %offset
   %p3 = getelementptr i64, ptr %record, i64 3
   %tasks = load i64, ptr %p3
-  %left = icmp ult i64 %begin, %tasks
-  br i1 %left, label %take, label %wait
-wait:
-  %old = trunc i64 %step to i32
-  call void @wait_change(ptr %current, i32 %old, ptr %sleepers)
-  br label %look
-take:
   %p4 = getelementptr i64, ptr %record, i64 4
   %parallel = load i64, ptr %p4
   %shared = icmp ne i64 %parallel, 0
@@ -178,26 +217,51 @@ take:
   %some = icmp ugt i64 %part, 0
   %least = select i1 %some, i64 %part, i64 1
   %chunk = select i1 %shared, i64 %least, i64 %tasks
-  %next = add i64 %ticket, %chunk
-  %pair = cmpxchg ptr %sync, i64 %ticket, i64 %next acq_rel acquire
-  %won = extractvalue { i64, i1 } %pair, 1
-  br i1 %won, label %run, label %look
-run:
+  br label %turn
+turn:
+  %tried = phi i64 [ 0, %inspect ], [ %trying, %next ]
+  %sum = add i64 %thread, %tried
+  %whose = urem i64 %sum, %threads
+  %line = mul i64 %whose, 64
+  %place = add i64 %line, 192
+  %own = getelementptr i8, ptr %sync, i64 %place
+  %after = add i64 %whose, 1
+  %limit = call i64 @deal(ptr %record, i64 %after, i64 %threads)
+  br label %read
+read:
+  %ticket = load atomic i64, ptr %own acquire, align 8
+  %dealt = lshr i64 %ticket, 32
+  %current = icmp eq i64 %dealt, %step
+  br i1 %current, label %inquire, label %look
+inquire:
+  %begin = and i64 %ticket, 4294967295
+  %left = icmp ult i64 %begin, %limit
+  br i1 %left, label %take, label %next
+next:
+  %trying = add i64 %tried, 1
+  %others = icmp ult i64 %trying, %threads
+  br i1 %others, label %turn, label %wait
+wait:
+  call void @wait_change(ptr %sync, i32 %now, ptr %sleepers)
+  br label %look
+take:
   %stop = add i64 %begin, %chunk
-  %beyond = icmp ugt i64 %stop, %tasks
-  %end = select i1 %beyond, i64 %tasks, i64 %stop
-  call void @work(ptr %record, ptr %arguments, ptr %table, ptr %scratch, i64 %begin, i64 %end)
+  %beyond = icmp ugt i64 %stop, %limit
+  %end = select i1 %beyond, i64 %limit, i64 %stop
   %count = sub i64 %end, %begin
+  %fresh = add i64 %ticket, %count
+  %pair = cmpxchg ptr %own, i64 %ticket, i64 %fresh acq_rel acquire
+  %won = extractvalue { i64, i1 } %pair, 1
+  br i1 %won, label %run, label %read
+run:
+  call void @work(ptr %record, ptr %arguments, ptr %table, ptr %scratch, i64 %begin, i64 %end)
   %before = atomicrmw add ptr %done, i64 %count acq_rel
   %total = add i64 %before, %count
   %last = icmp eq i64 %total, %tasks
-  br i1 %last, label %open, label %look
-open:
-  store atomic i64 0, ptr %done monotonic, align 8
+  br i1 %last, label %close, label %read
+close:
   %following = add i64 %step, 1
-  %fresh = shl i64 %following, 32
-  store atomic i64 %fresh, ptr %sync seq_cst, align 8
-  call void @wake(ptr %current, ptr %sleepers)
+  call void @open(ptr %program, ptr %sync, i64 %following, i64 %threads)
   br label %look
 finished:
   ret void
@@ -207,9 +271,7 @@ finished:
 ; from those who have not begun, and await the others.
 define void @convc_launch(ptr %mailboxes, ptr %program, ptr %arguments, ptr %table, ptr %sync, i64 %threads) nounwind {
 entry:
-  %done = getelementptr i8, ptr %sync, i64 64
-  store atomic i64 0, ptr %sync monotonic, align 8
-  store atomic i64 0, ptr %done seq_cst, align 8
+  call void @open(ptr %program, ptr %sync, i64 0, i64 %threads)
   br label %post
 post:
   %w = phi i64 [ 1, %entry ], [ %w1, %fill ]

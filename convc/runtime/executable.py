@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from convc.backend.jit import compile_kernel
-from convc.backend.native import MAXIMUM_ARGUMENTS, SYNC_BYTES
+from convc.backend.native import MAXIMUM_ARGUMENTS, sync_bytes
 from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target, available
 from convc.errors import CapacityError, Error, TargetError
@@ -23,7 +23,7 @@ from convc.runtime.threads import pool, runtime_code
 from ir.loops.interpreter import NUMPY
 
 MAXIMUM_TASKS = 1 << 31  # the runtime counts them in 32 bits
-SMALL = 60e-6  # seconds of shareable work below which a run stays on one thread
+SMALL = 40e-6  # seconds of shareable work below which a run stays on one thread
 
 
 class Executable:
@@ -80,7 +80,7 @@ class Executable:
         try:
             context = self._contexts.pop()
         except IndexError:
-            context = _Context(self.plan, self._constants, self._code.scratch * self.threads)
+            context = _Context(self.plan, self._constants, self._code.scratch, self.threads)
         table = context.table
         for slot, address in zip(self._inputs, inputs, strict=True):
             table[slot + 1] = address
@@ -96,7 +96,7 @@ class Executable:
         """Run, once, the steps that derive constants from others."""
         if self.plan.prepare:
             code = self._compile(self.plan.prepare, target)
-            context = _Context(self.plan, self._constants, code.scratch * threads)
+            context = _Context(self.plan, self._constants, code.scratch, threads)
             passing = _Constants(self.plan.passing, self.plan.passing_bytes)
             context.place(passing)
             pool().run(code.program, code.arguments, context.address, context.sync, threads)
@@ -170,14 +170,14 @@ class _Constants:
 class _Context:
     """What one run needs for itself: addresses, the arena, each thread's scratch, the barrier."""
 
-    def __init__(self, plan: Plan, constants: _Constants, scratch: int) -> None:
+    def __init__(self, plan: Plan, constants: _Constants, scratch: int, threads: int) -> None:
         self.table = (ctypes.c_int64 * (1 + len(plan.program.slots)))()
         self.address = ctypes.addressof(self.table)
         self._arena = aligned(plan.arena_bytes)
-        self._sync = aligned(SYNC_BYTES)
+        self._sync = aligned(sync_bytes(threads))
         self._sync[:] = 0
         self.sync: int = self._sync.ctypes.data
-        self._scratch = aligned(scratch)
+        self._scratch = aligned(scratch * threads)
         self.table[0] = self._scratch.ctypes.data
         self.place(constants)
         base: int = self._arena.ctypes.data

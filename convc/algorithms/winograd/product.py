@@ -18,6 +18,13 @@ from ir.loops import Affine, Buffer, Kernel, KernelBuilder
 from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Load, Scalar
 
+TILES_AHEAD = 4  # of the input, that are prefetched
+
+
+def _odd(vectors: int) -> int:
+    """So many vectors, or one more: rows an even number of them apart share few sets of a cache."""
+    return vectors | 1
+
 
 def weights_kernel(tiling: Tiling, dtype: Scalar) -> Kernel:
     """Weights transformed to [points, out blocks, phases, C, lanes]; missing lanes are zero."""
@@ -129,16 +136,15 @@ class _Block:
         k, tiling = self.k, self.tiling
         tiles, points = prod(self.size), prod(tiling.points)
         dtype, lanes = x.buffer.dtype, tiling.lanes
-        inner = tiling.in_blocks * lanes
-        v = k.local("transformed", dtype, (points, tiles, tiling.phases, inner))
+        v = k.local("transformed", dtype, (points, _odd(tiles * self._depth // lanes) * lanes))
         self._transform_input(x, v)
         chosen = register_tile(target, (tiles,), outs)
         for first, count, width in segments(outs, chosen.blocks):
-            m = k.local("products", dtype, (points, tiles, width, lanes))
+            m = k.local("products", dtype, (points, _odd(tiles * width), lanes))
             with k.loop("o", count) as o:
                 block = first_out + (o * chosen.blocks + first)
-                self._multiply(v, u, m, block, chosen.pixels[0])
-                self._transform_output(m, y, block, finish)
+                self._multiply(v, u, m, block, width, chosen.pixels[0])
+                self._transform_output(m, y, block, width, finish)
 
     def _tile_loops(self, loops: ExitStack) -> tuple[list[Affine], Affine]:
         """Loops over the block's tiles: the tile on each axis, its number in the block."""
@@ -149,58 +155,75 @@ class _Block:
             at.append(self.start[axis] + step)
         return at, number
 
+    @property
+    def _depth(self) -> int:
+        """Elements of a transformed tile at one point: all phases, all input channels."""
+        return self.tiling.phases * self.tiling.in_blocks * self.tiling.lanes
+
     def _transform_input(self, x: Image, tiles: Buffer) -> None:
+        """tiles[point, tile, phase, channel], the last three in one axis."""
         k, tiling, lanes = self.k, self.tiling, self.tiling.lanes
         with ExitStack() as loops:
+            c = loops.enter_context(k.loop("c", tiling.in_blocks))
             at, number = self._tile_loops(loops)
             phase, starts = Affine(), []
             for axis_number, axis in enumerate(tiling.axes):
                 p = loops.enter_context(k.loop(f"f{axis_number}", axis.phases))
                 phase = phase * axis.phases + p
                 starts.append(p * axis.shift + axis.base)
-            c = loops.enter_context(k.loop("c", tiling.in_blocks))
             v = loops.enter_context(k.loop("v", lanes, "vector"))
 
-            def source(point: tuple[int, ...]) -> Expr:
-                cells = zip(self._cells(at, point), tiling.axes, starts, strict=True)
+            def source(point: tuple[int, ...], ahead: int = 0) -> Load:
+                tile = (*at[:-1], at[-1] + ahead)
+                cells = zip(self._cells(tile, point), tiling.axes, starts, strict=True)
                 places = (q * axis.scale + start for q, axis, start in cells)
                 return x[(self.n, c, *places, v)]
 
             matrices = [each.input for each in tiling.filters]
             results = transformed(k, matrices, source, tiles, lanes, v)
+            place = (number * tiling.phases + phase) * tiling.in_blocks + c
             for point, value in enumerate(results):
-                k.store(tiles[point, number, phase, c * lanes + v], value)
+                k.store(tiles[point, place * lanes + v], value)
+            *rows, columns = map(range, tiling.points)
+            for cell in product(*rows, columns[-tiling.outputs[-1] :]):  # not the overlap
+                k.prefetch(source(cell, TILES_AHEAD))
 
-    def _multiply(self, v: Buffer, u: Buffer, m: Buffer, block: Affine, wide: int) -> None:
-        """m[point] = v[point] times u[point], tiles by vectors of output channels."""
+    def _multiply(
+        self, v: Buffer, u: Buffer, m: Buffer, block: Affine, width: int, wide: int
+    ) -> None:
+        """m[point] = v[point] times u[point], tiles by ``width`` vectors of output channels; of the
+        tiles, ``wide`` at a time."""
+        tiling, points = self.tiling, u.shape[0]
 
         def update(p: Point, acc: Expr) -> Expr:
             weights = u[p["x"], block + p["o"], p["f"], p["c"], p["v"]]
-            return fma(v[p["x"], p["t"], p["f"], p["c"]], weights, acc)
+            place = p["t"] * self._depth + p["f"] * (tiling.in_blocks * tiling.lanes) + p["c"]
+            return fma(v[p["x"], place], weights, acc)
 
         def ahead(p: Point) -> Load:
             return u[p["x"] + 1, block + p["o"], p["f"], p["c"], p["v"]]
 
         def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
-            return m[p["x"], p["t"], p["o"], p["v"]], acc
+            return m[p["x"], p["t"] * width + p["o"], p["v"]], acc
 
-        points, tiles, deep, lanes = m.shape
-        axes = {"x": points, "t": tiles, "o": deep, "v": lanes}
-        box = {"f": range(self.tiling.phases), "c": range(self.tiling.shape.inner)}
+        axes = {"x": points, "t": prod(self.size), "o": width, "v": tiling.lanes}
+        box = {"f": range(tiling.phases), "c": range(tiling.shape.inner)}
         nest = Nest(m.dtype, axes, store, update, (box,), ahead=ahead)
-        lower(self.k, nest, Schedule((), (("t", wide), ("o", deep)), ("v", lanes)))
+        lower(self.k, nest, Schedule((), (("t", wide), ("o", width)), ("v", tiling.lanes)))
 
-    def _transform_output(self, m: Buffer, y: Image, block: Affine, finish: Step) -> None:
+    def _transform_output(
+        self, m: Buffer, y: Image, block: Affine, width: int, finish: Step
+    ) -> None:
         k, tiling, lanes = self.k, self.tiling, self.tiling.lanes
         shape = tiling.outputs
         with ExitStack() as loops:
             at, number = self._tile_loops(loops)
-            o = loops.enter_context(k.loop("p", m.shape[2]))
+            o = loops.enter_context(k.loop("p", width))
             tile = k.local("tile", m.dtype, (prod(shape), lanes))
             with k.loop("v", lanes, "vector") as v:
 
                 def source(point: tuple[int, ...]) -> Expr:
-                    return m[flat(point, tiling.points), number, o, v]
+                    return m[flat(point, tiling.points), number * width + o, v]
 
                 matrices = [each.output for each in tiling.filters]
                 for place, value in enumerate(transformed(k, matrices, source, m, lanes, v)):

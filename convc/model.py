@@ -32,7 +32,7 @@ from convc.lowering import Lowering
 from convc.passes import PIPELINE, Pass, optimised
 from convc.plan import Plan, check_values, plan
 from convc.runtime.executable import Executable
-from convc.runtime.memory import give_back
+from convc.runtime.memory import address, give_back
 from convc.select import choices
 from convc.tuning import BUDGET
 from convc.tuning.database import measured
@@ -233,8 +233,7 @@ class Model:
             bound.check(what, arrays[position])
         results = special.allocate() if outputs is None else special.given(outputs, arrays)
         special.executable.run(
-            [array.__array_interface__["data"][0] for array in arrays],
-            [array.__array_interface__["data"][0] for array in results],
+            [address(array) for array in arrays], [address(array) for array in results]
         )
         return results
 

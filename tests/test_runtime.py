@@ -15,6 +15,7 @@ import pytest
 import convc
 import ir
 from convc import settings
+from convc.runtime.memory import address
 from convc.runtime.threads import Pool, pool
 from convc.train.lenet import lenet, with_loss
 from ir.types import Array
@@ -67,6 +68,14 @@ def test_arrays_of_any_layout_are_read(
 ) -> None:
     x = layout(digits(3))
     np.testing.assert_array_equal(model(x), model(np.array(x, order="C", subok=False)))
+
+
+@pytest.mark.parametrize("array", [
+    np.zeros((3, 4)), np.zeros(5)[2:], np.zeros((4, 4))[1:, ::2], np.zeros(0), np.array(1.0),
+    np.frombuffer(b"12345678", np.float32),
+], ids=["whole", "slice", "strided", "empty", "scalar", "read-only"])  # fmt: skip
+def test_the_address_of_an_array_is_that_of_its_first_element(array: Array) -> None:
+    assert address(array) == array.ctypes.data
 
 
 def test_inputs_are_left_alone(model: convc.Model) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import ir
 from ir.ops import (
     Add,
@@ -41,8 +43,8 @@ def fuse_epilogues(graph: ir.Graph) -> ir.Graph:
     changed: dict[str, list[ir.Node]] = {}
     outputs = set(graph.outputs.values())
     for root in graph.nodes:
-        chain = _chain(graph, root, outputs) if isinstance(root.op, ROOTS) else []
-        if chain and not any(node.name in changed for node in (root, *chain)):
+        chain = _chain(graph, root, outputs, changed) if isinstance(root.op, ROOTS) else []
+        if chain:
             inputs = list(root.inputs)
             running = root.outputs[0]
             for node in chain:
@@ -54,12 +56,17 @@ def fuse_epilogues(graph: ir.Graph) -> ir.Graph:
     return substitute(graph, changed) if changed else graph
 
 
-def _chain(graph: ir.Graph, root: ir.Node, outputs: set[str]) -> list[ir.Node]:
+def _chain(
+    graph: ir.Graph, root: ir.Node, outputs: set[str], taken: Collection[str]
+) -> list[ir.Node]:
+    """What follows the root and can be fused; an op that joins two chains is the first one's."""
     chain: list[ir.Node] = []
     value = root.outputs[0]
     while value not in outputs and len(chain) < LONGEST:
         readers = graph.consumers(value)
-        if len(readers) != 1 or not _finishes(graph, readers[0], value):
+        if len(readers) != 1 or readers[0].name in taken:
+            break
+        if not _finishes(graph, readers[0], value):
             break
         chain.append(readers[0])
         value = readers[0].outputs[0]

@@ -69,6 +69,16 @@ def test_what_finishes_a_result_is_part_of_it(name: str) -> None:
     assert fused(layer(finish, *operands)) == [wanted]
 
 
+def test_an_op_that_joins_two_chains_ends_one_of_them() -> None:
+    b = ir.Builder("block")
+    x = b.input("x", "f32[1, 3, 6, 5]")
+    w, v = (b.input(name, "f32[20, 3, 3, 3]") for name in "wv")
+    s, t = (b.input(name, "f32[20]") for name in "st")
+    left = b.bias(b.conv(x, w, pad="same"), s)
+    b.output("y", b.relu(left + b.bias(b.conv(x, v, pad="same"), t)))
+    assert sorted(fused(b.build())) == ["conv+bias", "conv+bias+add+relu"]
+
+
 @pytest.mark.parametrize("name", LEFT)
 def test_what_does_not_is_left(name: str) -> None:
     finish, operands, wanted = LEFT[name]

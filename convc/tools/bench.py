@@ -11,7 +11,7 @@ from pathlib import Path
 from convc import zoo
 from convc.backend.target import target_named
 from convc.errors import Error
-from convc.tools import bench_layers, bench_networks, bench_ops, bench_plot, peers
+from convc.tools import bench_layers, bench_networks, bench_ops, bench_plot, peers, plotting
 from convc.tools.arguments import Subparsers, add_sizes, add_target, new_parser, positive
 from convc.tools.bench_cases import CASES, HEADER, cells
 from convc.tools.comparison import How
@@ -131,7 +131,7 @@ def _how(args: argparse.Namespace) -> How:
 
 def _layers(args: argparse.Namespace) -> int:
     if args.plot:
-        bench_plot.require()  # before measuring for minutes
+        plotting.check(Path(args.plot))  # before measuring for minutes
     report = bench_layers.measured(args.layers, args.directions, _how(args))
     if args.plot:
         bench_plot.roofline(report, Path(args.plot))

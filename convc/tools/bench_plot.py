@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import importlib
 from pathlib import Path
 from typing import Any
 
-from convc.errors import MissingExtraError
 from convc.tools.bench_layers import Report, Result
 from convc.tools.comparison import OURS
 
@@ -14,17 +12,8 @@ OURS_COLOUR, PEER_COLOUR, ROOF_COLOUR = "#0b6fb8", "#d1702a", "#666666"
 KINDS = {"c": "o", "g": "s", "h": "^"}  # marker by direction
 
 
-def require() -> None:
-    """Raise ``MissingExtraError`` unless matplotlib is there."""
-    try:
-        importlib.import_module("matplotlib")
-    except ImportError as error:
-        raise MissingExtraError('matplotlib is not installed: pip install "convc[plot]"') from error
-
-
 def roofline(report: Report, path: Path) -> None:
     """Draw effective GFLOP/s over flops per byte of inputs and outputs; layers are numbered."""
-    require()
     from matplotlib.figure import Figure
 
     shown = [result for result in report.results if OURS in result.times]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
+from pathlib import Path
 
 import convc
 import ir
@@ -20,7 +21,7 @@ from convc.passes import Pass
 from convc.plan import Placed
 from convc.program import Step
 from convc.select import candidates
-from convc.tools import arguments, show_ops, show_passes
+from convc.tools import arguments, plotting, show_ops, show_passes, show_plot
 from convc.tools.passes import add_passes, passes_of
 from convc.tools.table import nbytes, pairs, seconds, table
 from ir.errors import did_you_mean
@@ -41,6 +42,7 @@ With --ops and no MODEL: the ops of the language, their formulas, gradients and 
 EXAMPLE = """\
   convc show lenet.ir --at plan --sizes N=1
   convc show zoo:resnet50 --at passes --no-diff --passes default,mine.py:my_pass
+  convc show zoo:unet --at plan --plot unet.png
   convc show lenet.ir --at asm --node conv1 --target avx2
   convc show --ops conv max_pool"""
 
@@ -97,6 +99,8 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
                         help="show the gradients of all float weights too")  # fmt: skip
     parser.add_argument("--diff", action=argparse.BooleanOptionalAction, default=True,
                         help="print what a pass changed (default: yes)")  # fmt: skip
+    parser.add_argument("--plot", metavar="FILE", type=Path,
+                        help="with --at plan: draw the memory (needs matplotlib)")  # fmt: skip
     add_passes(parser)
     parser.set_defaults(run=run)
 
@@ -111,6 +115,10 @@ def run(args: argparse.Namespace) -> int:
         return 0
     if args.node is not None and args.at in ("graph", "passes"):
         raise InputError(f"--node has no meaning with --at {args.at}; leave it out")
+    if args.plot is not None:
+        if args.at != "plan" or args.node is not None:
+            raise InputError("--plot draws the whole plan: it goes with --at plan, without --node")
+        plotting.check(args.plot)
     graph = convc.load(args.model)
     if args.gradients:
         weights = [name for name in graph.weights if graph.types[name].dtype.is_float]
@@ -119,8 +127,11 @@ def run(args: argparse.Namespace) -> int:
         graph = ir.vjp(graph, weights)
     if args.sizes or args.at != "graph":
         graph = arguments.bound(graph, args.sizes, 1)
-    for text in STAGES[args.at](View(graph, args.target, args.node, args.diff, passes_of(args))):
+    view = View(graph, args.target, args.node, args.diff, passes_of(args))
+    for text in STAGES[args.at](view):
         print(text.rstrip("\n"))
+    if args.plot is not None:
+        show_plot.draw(view.stages.plan, _title(view), args.plot)
     return 0
 
 
@@ -257,6 +268,11 @@ def _totals(made: Stages) -> str:
         ),
     }
     return pairs((f"{k}:", f"{v:>12,} bytes = {nbytes(v)}") for k, v in figures.items())
+
+
+def _title(view: View) -> str:
+    shown = ", ".join(f"{name}: {type}" for name, type in view.graph.inputs.items())
+    return f"{view.graph.name} on {shown}; {view.stages.target.name}"
 
 
 STAGES: dict[str, Callable[[View], Iterator[str]]] = {

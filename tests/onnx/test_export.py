@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +14,12 @@ import ir
 from convc import cli, zoo
 from convc.errors import ExportError
 from convc.frontends.onnx import export
-from convc.frontends.onnx.errors import ConstantNeededError
 from convc.frontends.onnx.export.exporter import IR_VERSION, OPSET
 from convc.frontends.onnx.export.operators import NO_FORM, OPERATORS
 from ir import ops
 from ir.ops.composite import Composite
 from ir.types import Array
-from tests.onnx import conformance
 from tests.onnx.models import onnx, runtime
-from tests.onnx.test_light import drawn as light
 from tests.oracles import SEED
 
 MADE_BY_PASSES = {ops.Fused, ops.Elementwise}
@@ -427,86 +424,3 @@ def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "grad_conv1.weight" in training.outputs
     assert cli.main(["convert", "zoo:classifier_adaptive", "-o", str(tmp_path / "no.onnx")]) == 2
     assert "adaptive_pool" in capsys.readouterr().err
-
-
-# ---------------------------------------------------------------- networks and models, both ways
-
-SMALL = ("lenet", "squeezenet", "autoencoder", "tcn", "classifier_convolutional")
-
-
-def same_network(name: str) -> None:
-    graph = zoo.build(name, "N")
-    model = checked(
-        graph if name != "classifier_adaptive" else graph.bind({"N": 2, "H": 70, "W": 64})
-    )
-    sizes = {symbol: 2 if symbol == "N" else 64 for symbol in graph.symbols}
-    bound = graph.bind({**sizes, **({"H": 70} if "H" in sizes else {})})
-    rng = np.random.default_rng(SEED)
-    given = {n: rng.standard_normal(t.static_shape, np.float32) for n, t in bound.inputs.items()}
-    wanted = convc.compile(bound).run(given)
-    for found in (runtime(model, given), convc.compile(convc.load(model)).run(given)):
-        assert found.keys() == wanted.keys()
-        for output, reference in wanted.items():
-            scale = np.abs(reference).max()
-            np.testing.assert_allclose(found[output], reference, rtol=0, atol=1e-4 * scale)
-
-
-@pytest.mark.parametrize("name", SMALL)
-def test_a_network_means_the_same_to_onnx_runtime(name: str) -> None:
-    same_network(name)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", sorted(set(zoo.NAMES) - set(SMALL)))
-def test_a_large_network_means_the_same_to_onnx_runtime(name: str) -> None:
-    same_network(name)
-
-
-@pytest.mark.parametrize("name", ["squeezenet", "shufflenet"])
-def test_a_model_that_came_in_goes_out_again(name: str) -> None:
-    model = light(name)
-    graph = convc.load(model)
-    given = noise(graph)
-    alike(runtime(checked(graph), given), runtime(model, given), 1e-5)
-
-
-def imported(model: Any, arrays: Mapping[str, Array]) -> ir.Graph | None:
-    """The graph, with inputs that shapes depend on given already; None where it cannot be."""
-    constants: dict[str, Array] = {}
-    while True:
-        try:
-            return convc.load(model, constants=constants)
-        except ConstantNeededError as error:
-            if error.inputs <= constants.keys():
-                return None
-            constants |= {name: arrays[name] for name in error.inputs}
-        except ir.Error:  # the importer's tests know which
-            return None
-
-
-def outcomes(family: str) -> Iterator[tuple[str, str]]:
-    """The standard's own cases that come in, gone out again and run: the name, what is wrong."""
-    runner: Any = pytest.importorskip("onnx.backend.test.runner")
-    for case in conformance.cases()[family]:
-        for inputs, outputs in case.data_sets:
-            arrays = dict(zip((v.name for v in case.model.graph.input), inputs, strict=True))
-            graph = imported(case.model, arrays)
-            if graph is None:
-                continue
-            given = {name: np.asarray(arrays[name]).astype(type.dtype.numpy)
-                     for name, type in graph.inputs.items()}  # fmt: skip
-            try:
-                found = runtime(convc.to_onnx(graph), given).values()
-                pairs = zip(outputs, found, strict=True)
-                cast = [array.astype(np.asarray(wanted).dtype) for wanted, array in pairs]
-                runner.Runner.assert_similar_outputs(outputs, cast, case.rtol, case.atol)
-                yield case.name, ""
-            except Exception as error:  # whatever it is, the case has failed
-                yield case.name, f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
-
-
-@pytest.mark.parametrize("family", conformance.FAMILIES)
-def test_the_standards_cases_that_come_in_go_out_again(family: str) -> None:
-    found = list(outcomes(family))
-    assert [(name, wrong) for name, wrong in found if wrong] == []
-    assert len(found) > 0.9 * len(conformance.cases()[family])

@@ -11,6 +11,8 @@ from convc import zoo
 from convc.backend.target import target_named
 from convc.model import Options, stages
 from convc.passes import PIPELINE
+from convc.tools import peers
+from ir.types import Array
 from tests.cli.commands import refused, status
 
 PARAMETERS = {
@@ -46,6 +48,8 @@ RESULTS = {
     "autoencoder": "f32[N, 1, 28, 28]",
 }
 OTHERS = ("softmax", "logistic", "reshape")  # whose results do not tell how large numbers become
+BIG = ("alexnet", "vgg16", "resnet18", "resnet50", "densenet121", "unet")
+EACH = [pytest.param(n, marks=pytest.mark.slow if n in BIG else ()) for n in zoo.NAMES]
 SMALL = ("lenet", "autoencoder", "classifier_adaptive", "classifier_convolutional", "squeezenet")
 
 
@@ -107,6 +111,45 @@ def test_native_is_as_interpreted(name: str) -> None:
     np.testing.assert_allclose(result, reference, atol=1e-4 * np.abs(reference).max())
 
 
+def wide(graph: ir.Graph) -> ir.Graph:
+    """The same network in float64."""
+    weights = {name: array.astype(np.float64) for name, array in graph.weights.items()}
+    inputs = {n: ir.TensorType(ir.DType.FLOAT64, type.shape) for n, type in graph.inputs.items()}
+    return graph.replace(inputs=inputs, weights=weights)
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_native_is_as_in_pytorch(name: str) -> None:
+    """Beside PyTorch in float64, as its sums of many terms in float32 are less exact."""
+    peers_or_skip("torch")
+    graph = bound(name, size=70)
+    x = image(graph)
+    call = peers.contender("torch", wide(graph), {"x": x.astype(np.float64)}, 1)
+    assert call is not None
+    near(convc.compile(graph)(x), np.asarray(call()))
+
+
+@pytest.mark.parametrize("name", EACH)
+def test_native_is_as_in_onnx_runtime(name: str) -> None:
+    peers_or_skip("onnxruntime")
+    graph = bound(name, size=70)
+    x = image(graph)
+    call = peers.contender("onnxruntime", graph, {"x": x}, 1)
+    assert call is not None
+    near(convc.compile(graph)(x), np.asarray(call()))
+
+
+def peers_or_skip(peer: str) -> None:
+    for package in peers.PACKAGES[peer]:
+        pytest.importorskip(package)
+
+
+def near(got: Array, want: Array) -> None:
+    """Within 1e-5 of the largest value."""
+    assert got.shape == want.shape
+    np.testing.assert_allclose(got, want, rtol=0, atol=1e-5 * np.abs(want).max())
+
+
 @pytest.mark.parametrize("name", ["classifier_adaptive", "classifier_convolutional"])
 def test_the_same_weights_take_images_of_any_size(name: str) -> None:
     graph = zoo.build(name)
@@ -117,9 +160,15 @@ def test_the_same_weights_take_images_of_any_size(name: str) -> None:
         np.testing.assert_allclose(model(x), reference, rtol=1e-3, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["lenet", "autoencoder"])
+CHECKED_SOON = ("lenet", "autoencoder", "classifier_adaptive", "classifier_convolutional")
+CHECKED = [pytest.param(n, marks=() if n in CHECKED_SOON else pytest.mark.slow) for n in zoo.NAMES]
+
+
+@pytest.mark.parametrize("name", CHECKED)
 def test_check_finds_them_good_with_their_gradients(name: str) -> None:
-    assert status("check", f"zoo:{name}") == 0
+    sizes = {"N": 1, "H": 35, "W": 41}
+    given = [f"{symbol}={sizes[symbol]}" for symbol in zoo.build(name, "N").symbols]
+    assert status("check", f"zoo:{name}", "--sizes", ",".join(given)) == 0
 
 
 def test_a_model_may_be_a_name_of_the_zoo(capsys: pytest.CaptureFixture[str]) -> None:

@@ -16,7 +16,7 @@ OTHER, DARK, GREY = "#cfcac7", "#222222", "#777777"
 UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("bytes", 1))
 PAGE = 180  # letters along the axis
 NAMED = 24  # steps up to which the axis has their nodes' names
-FONT = 7.5  # points; a letter is 0.55 as wide and a line 1.3 as high
+FONT = 7.5  # points; a letter is 0.55 as wide and a line 1.2 as high
 
 
 def draw(plan: Plan, title: str, path: Path) -> None:
@@ -90,7 +90,7 @@ def _steps(axes: Any, plan: Plan) -> None:
     every = 1 if count <= 2 * NAMED else 5 if count <= 6 * NAMED else 25
     shown = range(0, count, every)
     labels = [f"{n} {plan.steps[n].node}" if count <= NAMED else str(n) for n in shown]
-    crowded = max(map(len, labels), default=0) * count > PAGE
+    crowded = max(map(len, labels), default=0) * len(labels) > PAGE
     slanted = {"rotation": 40, "ha": "right", "rotation_mode": "anchor"} if crowded else {}
     axes.set_xticks([n + 0.5 for n in shown], labels, fontsize=8, **slanted)
     axes.set_xlabel("step", color=DARK)
@@ -99,7 +99,7 @@ def _steps(axes: Any, plan: Plan) -> None:
 def _buffer(axes: Any, placed: Placed, size: int, colour: tuple[str, str]) -> Any:
     (bar,) = axes.bar(placed.first, placed.nbytes / size, placed.last + 1 - placed.first,
                       placed.offset / size, align="edge", color=colour[1], edgecolor="white",
-                      linewidth=0.8, zorder=2)  # fmt: skip
+                      linewidth=0.6, zorder=2)  # fmt: skip
     return bar
 
 
@@ -144,7 +144,7 @@ def _label(axes: Any, bar: Any, placed: Placed) -> None:
     for upright, (text, lines) in chain(((0, f) for f in forms), ((90, f) for f in forms)):
         long, high = (height, width) if upright else (width, height)
         longest = max(map(len, text.split("\n")))
-        if longest * 0.55 * FONT < long and lines * 1.3 * FONT < high:
+        if longest * 0.55 * FONT < long and lines * 1.2 * FONT < high:
             centre = bar.get_bbox().get_points().mean(0)
             axes.text(*centre, text, ha="center", va="center", rotation=upright, fontsize=FONT,
                       color=DARK, zorder=3)  # fmt: skip

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import ir
 from convc.algorithms.base import Algorithm, Site, Wish
 from convc.algorithms.convert import convert_kernel, copy_kernel
 from convc.backend.target import Target
+from convc.joining import parts, together
 from convc.layout import PLAIN, Layout, covering
 from convc.program import Program, Role, Slot, Step, Stored
 from ir.loops import Kernel
@@ -37,6 +39,10 @@ class Lowering:
         self.wishes = self._all_wishes()
         self.node: ir.Node | None = None
         self.direct_outputs = self._direct_outputs()
+        self.apart = {*self.direct_outputs, *self._constants()}
+        self.parts = parts(graph, self.apart, target)
+        self.together = together(self.parts)
+        self.wholes: dict[tuple[str, Layout], Stored] = {}
 
     def program(self) -> Program:
         """Lower every node in order."""
@@ -81,7 +87,8 @@ class Lowering:
         layout = PLAIN if block is None else Layout(block, self._halo(value, block))
         name = self.direct_outputs.get(value) if layout.plain else None
         role: Role = "output" if name else "temporary"
-        stored = self.stored[value] = self._room(name or value, role, type, layout)
+        stored = self._joined(value, layout) or self._room(name or value, role, type, layout)
+        self.stored[value] = stored
         return stored
 
     def alias(self, operand: int, result: int = 0) -> None:
@@ -89,6 +96,23 @@ class Lowering:
         assert self.node is not None
         value = self.node.outputs[result]
         self.stored[value] = Stored(self.read(operand).slot, self.graph.types[value])
+
+    def view(self, operand: int, start: int, result: int = 0) -> bool:
+        """Make the result what lies in the operand from an element on, in its layout, if it can."""
+        assert self.node is not None
+        value, source = self.node.outputs[result], self.stored[self.node.inputs[operand]]
+        type = self.graph.types[value]
+        fixed = value in self.apart or value in self.together
+        if fixed or self.slots[source.slot].role != "temporary":
+            return False
+        part = source.slot, start
+        self.stored[value] = self._room(value, "temporary", type, source.layout, part=part)
+        return True
+
+    def lies_in(self, part: Stored, whole: Stored) -> bool:
+        """Whether the operand of a concatenation was written as a part of its result."""
+        own = self.slots[part.slot].part
+        return own is not None and own[0] == whole.slot
 
     def temporary(self, name: str, dtype: Scalar, size: int) -> Stored:
         """Scratch memory of so many elements."""
@@ -150,13 +174,15 @@ class Lowering:
         }
 
     def _halo(self, value: str, block: int) -> tuple[tuple[int, int], ...]:
-        """The union of the halos wished by the readers that take this block."""
+        """The union of the halos wished by the readers that take this block, of the value or of
+        what lies in the same memory."""
         halo: tuple[tuple[int, int], ...] = ()
-        for node in self.graph.consumers(value):
-            for operand, name in enumerate(node.inputs):
-                wish = self.wish(node, operand)
-                if name == value and block in wish.blocks and not wish.exact:
-                    halo = covering(halo, wish.halo)
+        for each in self.together.get(value, (value,)):
+            for node in self.graph.consumers(each):
+                for operand, name in enumerate(node.inputs):
+                    wish = self.wish(node, operand)
+                    if name == each and block in wish.blocks and not wish.exact:
+                        halo = covering(halo, wish.halo)
         return halo if any(map(any, halo)) else ()
 
     def _layout(self, value: str, wish: Wish, current: int) -> Layout:
@@ -178,13 +204,37 @@ class Lowering:
 
     # -- slots -----------------------------------------------------------------------------
 
+    def _constants(self) -> set[str]:
+        """Values computed from weights alone."""
+        known = set(self.graph.weights)
+        for node in self.graph.nodes:
+            if known.issuperset(node.inputs):
+                known.update(node.outputs)
+        return known
+
+    def _joined(self, value: str, layout: Layout) -> Stored | None:
+        """Room for a value that has parts, or is one, once one of them is written."""
+        if (value, layout) in self.wholes:
+            return self.wholes[value, layout]
+        part = self.parts.get(value)
+        if part is None or not part.fits(layout):
+            return None
+        type = self.graph.types[part.whole]
+        whole = self._joined(part.whole, layout)
+        whole = whole or self._room(part.whole, "temporary", type, layout)
+        self.wholes[part.whole, layout] = whole
+        _, _, *plane = layout.physical(type.static_shape)
+        start = part.channels // layout.block * prod(plane)
+        own = whole.slot, start
+        return self._room(value, "temporary", self.graph.types[value], layout, part=own)
+
     def _room(
         self, name: str, role: Role, type: ir.TensorType, layout: Layout,
-        data: np.ndarray[Any, Any] | None = None,
+        data: np.ndarray[Any, Any] | None = None, part: tuple[int, int] | None = None,
     ) -> Stored:  # fmt: skip
         stored = Stored(len(self.slots), type, layout)
         size = layout.size(type.static_shape)
-        self.slots.append(Slot(stored.slot, name, stored.dtype, size, role, data))
+        self.slots.append(Slot(stored.slot, name, stored.dtype, size, role, data, part))
         return stored
 
     def _given(self, name: str, role: Role, data: np.ndarray[Any, Any] | None = None) -> int:

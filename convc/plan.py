@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 from bisect import insort
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from math import prod
@@ -91,7 +91,7 @@ class Plan:
     @property
     def live_bytes(self) -> int:
         """The most bytes alive at any one step: a lower bound for any arena."""
-        return _most_alive(self.temporaries.values())
+        return _most_alive(p for p in self.temporaries.values() if p.slot.part is None)
 
 
 def plan(program: Program) -> Plan:
@@ -110,8 +110,7 @@ def plan(program: Program) -> Plan:
     once = {number for step in prepare for number in step.slots} - used
     constants = _in_sequence(program.slots[number] for number in sorted(constant & used))
     passing = [program.slots[number] for number in sorted(constant & once)]
-    rest = [s for s in program.slots if s.role == "temporary" and s.number in used - constant]
-    temporaries = _pack(rest, steps)
+    temporaries = _pack(program.slots, steps, constant)
     result = Plan(program, tuple(prepare), tuple(steps), constants, temporaries,
                   _in_sequence(passing))  # fmt: skip
     _check_capacity(result)
@@ -143,8 +142,11 @@ def _in_sequence(slots: Iterable[Slot]) -> dict[int, Placed]:
     return placed
 
 
-def _pack(slots: Sequence[Slot], steps: Sequence[Step]) -> dict[int, Placed]:
-    """Offsets for slots by their lifetimes, as near to the most that is alive as is found soon.
+def _pack(
+    slots: Sequence[Slot], steps: Sequence[Step], constant: Collection[int]
+) -> dict[int, Placed]:
+    """Offsets for temporaries by their lifetimes, as near to the most that is alive as is found
+    soon. Parts lie where what they are part of lies, which lives as long as any of them.
 
     Placed one by one, the largest first (Pisarchyk and Lee 2020, "greedy by size for offset
     calculation"); where that leaves gaps, whatever came to lie highest is placed earlier.
@@ -152,8 +154,10 @@ def _pack(slots: Sequence[Slot], steps: Sequence[Step]) -> dict[int, Placed]:
     lives: dict[int, tuple[int, int]] = {}
     for number, step in enumerate(steps):
         for used in step.slots:
-            lives[used] = (lives.get(used, (number, 0))[0], number)
-    order = [Placed(slot, 0, *lives[slot.number]) for slot in slots]
+            for each in _around(slots, used):
+                lives[each] = (lives.get(each, (number, 0))[0], number)
+    mine = [s for s in slots if s.role == "temporary" and s.number in lives.keys() - constant]
+    order = [Placed(slot, 0, *lives[slot.number]) for slot in mine if slot.part is None]
     order.sort(key=lambda placed: -placed.nbytes)
     bound = _most_alive(order)
     best = found = _placed_in(order)
@@ -164,7 +168,21 @@ def _pack(slots: Sequence[Slot], steps: Sequence[Step]) -> dict[int, Placed]:
         order.insert(highest // 4, order.pop(highest))
         found = _placed_in(order)
         best = min(best, found, key=_extent)
-    return {p.slot.number: p for p in best}
+    placed = {p.slot.number: p for p in best}
+    for slot in mine:
+        if slot.part is not None:  # of an earlier slot
+            whole, start = slot.part
+            offset = placed[whole].offset + start * ITEM_BYTES[slot.dtype]
+            placed[slot.number] = Placed(slot, offset, *lives[slot.number])
+    return placed
+
+
+def _around(slots: Sequence[Slot], number: int) -> Iterator[int]:
+    """A slot, what it is part of, what that is part of, …"""
+    yield number
+    part = slots[number].part
+    if part is not None:
+        yield from _around(slots, part[0])
 
 
 def _placed_in(order: Sequence[Placed]) -> list[Placed]:
@@ -184,7 +202,7 @@ def _placed_in(order: Sequence[Placed]) -> list[Placed]:
     return placed
 
 
-def _most_alive(placed: Collection[Placed]) -> int:
+def _most_alive(placed: Iterable[Placed]) -> int:
     """The most bytes alive at any one step."""
     changes: dict[int, int] = defaultdict(int)
     for each in placed:

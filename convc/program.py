@@ -19,7 +19,10 @@ Role = Literal["input", "output", "constant", "temporary"]
 
 @dataclass(frozen=True)
 class Slot:
-    """A buffer of a program: ``size`` elements; constants carry their data unless computed."""
+    """A buffer of a program: ``size`` elements; constants carry their data unless computed.
+
+    ``part``: the slot it lies in, an earlier one, and the element it begins with there.
+    """
 
     number: int
     name: str
@@ -27,6 +30,7 @@ class Slot:
     size: int
     role: Role
     data: np.ndarray[Any, Any] | None = field(default=None, repr=False)
+    part: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)

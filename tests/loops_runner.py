@@ -28,7 +28,13 @@ Order = Callable[[int], Iterable[int]]
 
 def memory(plan: Plan, inputs: Mapping[str, Array], allocate: Allocate) -> list[Array]:
     """An array for every slot; those of inputs and constants hold their data."""
-    slots = [allocate(slot) for slot in plan.program.slots]
+    slots: list[Array] = []
+    for slot in plan.program.slots:
+        if slot.part is None:
+            slots.append(allocate(slot))
+        else:
+            whole, start = slot.part
+            slots.append(slots[whole][start : start + slot.size])
     for name, number in plan.program.inputs.items():
         slots[number][:] = inputs[name].reshape(-1)
     for slot in plan.program.slots:

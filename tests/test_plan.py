@@ -235,12 +235,19 @@ def check_memory(made: Plan) -> None:
         for slot in step.slots:
             placed = made.temporaries.get(slot)
             assert placed is None or placed.first <= number <= placed.last
-    for placed in (*made.temporaries.values(), *made.constants.values()):
+    whole = [placed for placed in made.temporaries.values() if placed.slot.part is None]
+    for placed in made.temporaries.values():
+        if placed.slot.part is not None:
+            around = made.temporaries[placed.slot.part[0]]
+            assert around.first <= placed.first <= placed.last <= around.last
+            assert around.offset <= placed.offset
+            assert placed.offset + placed.nbytes <= around.offset + around.nbytes
+    for placed in (*whole, *made.constants.values()):
         assert placed.offset % ALIGNMENT == 0
         item = {"f32": 4, "f64": 8, "i64": 8}[placed.slot.dtype]
         assert placed.nbytes >= placed.slot.size * item
     constants = [placed for placed in made.constants.values() if not placed.in_place]
-    for group in (made.temporaries.values(), constants):
+    for group in (whole, constants):
         for a, b in itertools.combinations(group, 2):
             apart_in_time = a.last < b.first or b.last < a.first
             apart = a.offset + a.nbytes <= b.offset or b.offset + b.nbytes <= a.offset
@@ -255,7 +262,10 @@ def test_every_slot_is_written_before_it_is_read() -> None:
         known = {s.number for s in made.program.slots if s.role == "input" or s.data is not None}
         for step in (*made.prepare, *made.steps):
             assert known.issuperset(step.reads), step.node
-            known.update(step.writes)
+            for number in step.writes:
+                known.add(number)
+                while (part := made.program.slots[number].part) is not None:
+                    known.add(number := part[0])
         assert known.issuperset(made.program.outputs.values())
 
 

@@ -79,11 +79,14 @@ class Move(PlainData):
         given = [into.block(operand) for operand in range(len(site.inputs))]
         block = self.block(site, given) if blocked else None
         operands = [into.read(operand, block) for operand in range(len(site.inputs))]
+        start = _view_start(site, operands[0], block)
+        if start is not None and into.view(0, start):
+            return
         result = into.write(block)
         if isinstance(site.op, Concat):
             _concat(site, into, site.op.axis, operands, result, blocked)
             return
-        (x,), source, target = operands, _box(operands[0], blocked), _box(result, blocked)
+        x, source, target = operands[0], _box(operands[0], blocked), _box(result, blocked)
         k = KernelBuilder(site.op.name)
         data = k.read("x", site.dtype, (_size(x),))
         y = k.write("y", site.dtype, (_size(result),))
@@ -96,6 +99,18 @@ class Move(PlainData):
         into.run(k.build(), x, result)
 
 
+def _view_start(site: Site, x: Stored, block: int | None) -> int | None:
+    """Where a slice of the channels of one image begins in it; None for any other op."""
+    op = site.op
+    if not isinstance(op, Slice) or block is None or site.result[0] != 1:
+        return None
+    starts, given = _numbers(op.starts), site.shape(0)
+    if set(op.steps) != {1} or site.result[2:] != given[2:] or starts[1] % block:
+        return None
+    _, _, *plane = x.layout.physical(given)
+    return starts[1] // block * prod(plane)
+
+
 def _concat(
     site: Site,
     into: Lowering,
@@ -104,22 +119,26 @@ def _concat(
     result: Stored,
     blocked: bool,
 ) -> None:
-    """Copy some operands a kernel; the first kernel clears the halo as well."""
+    """Copy the operands that do not lie there already, some a kernel; the first kernel clears the
+    halo as well."""
     target = _box(result, blocked)
     place = [0] * len(target.extents)
-    for first in range(0, len(operands), AT_ONCE):
-        some = operands[first : first + AT_ONCE]
+    rest: list[tuple[Stored, Box, Box]] = []
+    for x in operands:
+        source = _box(x, blocked)
+        if not into.lies_in(x, result):
+            rest.append((x, source, target.cut(place, source.extents, (1,) * len(place))))
+        place[axis] += source.extents[axis]
+    for first in range(0, len(rest), AT_ONCE):
+        some = rest[first : first + AT_ONCE]
         k = KernelBuilder(site.op.name)
-        xs = [k.read("x", site.dtype, (_size(x),)) for x in some]
+        xs = [k.read("x", site.dtype, (_size(x),)) for x, *_ in some]
         y = k.write("y", site.dtype, (_size(result),))
         for around in halo_of(result) if first == 0 else ():
             fill(k, y, around, 0, site.lanes)
-        for data, x in zip(xs, some, strict=True):
-            source = _box(x, blocked)
-            part = target.cut(place, source.extents, (1,) * len(place))
+        for data, (_, source, part) in zip(xs, some, strict=True):
             copy(k, y, part, data, source, site.lanes)
-            place[axis] += source.extents[axis]
-        into.run(k.build(), *some, result)
+        into.run(k.build(), *(x for x, *_ in some), result)
 
 
 def _size(stored: Stored) -> int:

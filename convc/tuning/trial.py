@@ -93,7 +93,8 @@ def workspace_bytes(plan: Plan) -> int:
     between = (step for step in plan.steps if step.algorithm in BETWEEN)
     values = {slot for step in between for slot in step.slots}
     values.update(slot for step in own[-1:] for slot in step.writes)
-    rest = [placed for number, placed in plan.temporaries.items() if number not in values]
+    rest = [placed for number, placed in plan.temporaries.items() 
+            if number not in values and placed.slot.part is None]
     alive = [
         sum(placed.nbytes for placed in rest if placed.first <= number <= placed.last)
         for number in range(len(plan.steps))

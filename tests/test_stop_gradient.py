@@ -68,6 +68,19 @@ def test_given_weights_of_pools_stay_as_they_are(kind: str) -> None:
     assert all(np.array_equal(before[name], after[name]) for name in before if name != "w")
 
 
+def test_a_connection_that_is_removed_stays_removed() -> None:
+    rng = np.random.default_rng(2)
+    mask = np.array([[1, 0, 1], [0, 1, 1]], np.float32)
+    b = ir.Builder("masked")
+    w = b.weight("w", rng.standard_normal((2, 3), np.float32))
+    y = b.dense(b.input("x", "f32[N, 2]"), w, mask=b.weight("mask", mask))
+    b.output("loss", b.sum(b.square(y - 1.0)))
+    trainer = Trainer(b.build())
+    trainer.step({"x": np.ones((4, 2), np.float32)}, 0.01)
+    assert trainer.weights.keys() == {"w"}
+    assert np.array_equal(trainer.weights["w"] != b.build().weights["w"], mask > 0)
+
+
 def test_distance_weights_are_positive() -> None:
     """A window may overhang the border so far that only its corner is left."""
     b = ir.Builder("distance")

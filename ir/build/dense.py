@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from ir.build.core import Core, Value
 from ir.dims import product
-from ir.ops import dense, pointwise, shape
+from ir.errors import ShapeError
+from ir.ops import dense, functions, pointwise, shape
 
 
 class DenseMethods(Core):
@@ -20,10 +21,14 @@ class DenseMethods(Core):
     ) -> Value:
         """x [N, P] @ w [P, Q], plus b [Q] if given → [N, Q].
 
-        With a `mask` [P, Q] of zeros and ones, w counts only where that is one.
+        With a `mask` [P, Q] of zeros and ones, w counts only where that is one; the mask is given,
+        no gradient changes it.
         """
         if mask is not None:
-            w = self.apply(pointwise.Mul(), w, mask)
+            if self._own(mask).shape != self._own(w).shape:
+                given = f"%{w.name} is {w.type}, %{mask.name} is {mask.type}"
+                raise ShapeError(f"dense: {given}; mask needs one entry for each weight")
+            w = self.apply(pointwise.Mul(), w, self.apply(functions.StopGradient(), mask))
         if b is None:
             return self.apply(dense.Dense(), x, w, name=name)
         return self.apply(pointwise.Bias(), self.apply(dense.Dense(), x, w), b, name=name)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from ir.build.core import Core, Value, from_start
+from ir.errors import ShapeError
 from ir.ops import loss
 from ir.ops.activations import Softplus
 from ir.ops.pointwise import Relu
@@ -39,14 +40,22 @@ class LossMethods(Core):
 
         What a linear support vector machine minimises; y is float, of the shape of a.
         """
-        return self._summed(self.apply(Relu(), 1.0 - y * a), name)
+        return self._summed(self.apply(Relu(), 1.0 - self._margins("hinge_loss", a, y)), name)
 
     def logistic_loss(self, a: Value, y: Value, name: str | None = None) -> Value:
         """The sum of log(1 + exp(-y·a)) → [], for classes y of -1 and 1 and their scores a.
 
         What logistic regression minimises; y is float, of the shape of a.
         """
-        return self._summed(self.apply(Softplus(), -(y * a)), name)
+        margins = self._margins("logistic_loss", a, y)
+        return self._summed(self.apply(Softplus(), -margins), name)
+
+    def _margins(self, what: str, a: Value, y: Value) -> Value:
+        """How far scores are on the side of their classes."""
+        if self._own(a).type != self._own(y).type:
+            hint = "they must agree; write the classes as floats -1 and 1"
+            raise ShapeError(f"{what}: %{a.name} is {a.type}, %{y.name} is {y.type}; {hint}")
+        return y * a
 
     def _summed(self, value: Value, name: str | None) -> Value:
         return self.apply(Sum(tuple(range(value.type.rank))), value, name=name)

@@ -37,6 +37,9 @@ class MovementMethods(Core):
         """The inverse of `vec`: [N, C·product of S] → [N, *to], where `to` is (C, *S)."""
         channels, *maps = items("unvec: to", to)
         columns = (*self._own(x).shape[:1], channels, *reversed(maps))
+        if x.shape[1:] != (product(columns[1:]),):
+            wanted = f"[N, {product(columns[1:])}] for maps of {[*to]}"
+            raise ShapeError(f"unvec: %{x.name} is {x.type}, but must be {wanted}")
         turned = self.apply(shape.Reshape(columns), x)
         return self.apply(shape.Transpose(_columns_first(len(maps))), turned, name=name)
 

@@ -244,6 +244,9 @@ class PoolMethods(Core):
         What is put in one place adds up.
         """
         self._spatial("max_unpool", "x", x, "[N, C, *S]")
+        if self._own(indices).shape != x.shape:
+            given = f"%{x.name} is {x.type}, %{indices.name} is {indices.type}"
+            raise ShapeError(f"max_unpool: {given}; indices need one entry for each of x")
         extents = items("max_unpool: size", size)
         row = (*x.shape[:2], product(x.shape[2:]))
         lists = [self.apply(shape.Reshape(row), self._own(value)) for value in (x, indices)]

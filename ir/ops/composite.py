@@ -69,7 +69,13 @@ class CompositeGrad(Composite):
 
     def operand_names(self) -> tuple[str, ...]:
         """Those of the op, then a gradient for each of its float outputs."""
-        return (*self.of.operand_names(), *(f"grad_{name}" for name in self.of.result_names()))
+        names = list(self.of.operand_names())
+        for name in self.of.result_names():
+            upstream = f"grad_{name}"
+            while upstream in names:  # of a gradient of a gradient
+                upstream = f"grad_{upstream}"
+            names.append(upstream)
+        return tuple(names)
 
     def result_names(self) -> tuple[str, ...]:
         """A gradient for each float operand of the op."""

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ir.dims import Dim
-from ir.errors import DTypeError, GradientError, InputError, ShapeError
+from ir.errors import DTypeError, InputError, ShapeError
 from ir.op import Example, Grads, Op, Values, require_floats, require_integer
+from ir.ops.arithmetic import Maximum, Where
 from ir.ops.functions import Exp
-from ir.ops.shape import Reshape, Sum
+from ir.ops.pointwise import constant
+from ir.ops.shape import Expand, Reshape, Sum
 from ir.types import Array, DType, TensorType
 
 if TYPE_CHECKING:
@@ -194,7 +196,10 @@ class CrossEntropyGrad(LabelLoss):
         return (dp,)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        raise GradientError(f"{self.name}: the second derivative of a loss is not provided")
+        (p, labels, _), (dp,), (e,) = inputs, outputs, upstream
+        slope = b.apply(CrossEntropyGrad(), p, labels, constant(b, 1, p))
+        divisor = b.apply(Where(), slope, p, constant(b, 1, p))  # elsewhere p may be 0
+        return -(e * dp / divisor), None, _inner(b, e, slope)
 
 
 @dataclass(frozen=True)
@@ -231,7 +236,13 @@ class SoftmaxCrossEntropyGrad(LabelLoss):
         return ((_softmax(logits, 1) - onehot) * (g / logits.dtype.type(max(labels.size, 1))),)
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
-        raise GradientError(f"{self.name}: the second derivative of a loss is not provided")
+        (logits, labels, g), (e,) = inputs, upstream
+        one = constant(b, 1, logits)
+        slope = b.apply(SoftmaxCrossEntropyGrad(), logits, labels, one)
+        ones = b.apply(Expand(labels.shape), one)
+        positions = b.apply(Maximum(), _inner(b, ones, ones), one)
+        curved = b.apply(SoftmaxGrad(1), b.apply(Softmax(1), logits), e)
+        return curved * (g / positions), None, _inner(b, e, slope)
 
 
 @dataclass(frozen=True)
@@ -271,6 +282,11 @@ def _total(b: Builder, value: Value, axis: int) -> Value:
     """The sum along an axis, which stays with extent 1."""
     shape = (*value.shape[:axis], 1, *value.shape[axis + 1 :])
     return b.apply(Reshape(shape), b.apply(Sum((axis,)), value))
+
+
+def _inner(b: Builder, a: Value, c: Value) -> Value:
+    """The sum of the products of all elements."""
+    return b.apply(Sum(tuple(range(a.type.rank))), a * c)
 
 
 def _softmax(x: Array, axis: int) -> Array:

@@ -77,7 +77,8 @@ class Bias(Op):
         x, b = types
         require_floats(self, x, b)
         if x.rank < 2 or b.shape != x.shape[1:2]:
-            raise ShapeError(f"{self.name}: x is {x}, b is {b}; b needs one entry per channel")
+            hint = "b needs one entry per channel, [C]; b.bias also takes one per location, [C, *S]"
+            raise ShapeError(f"{self.name}: x is {x}, b is {b}; {hint}")
         return (x,)
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:

@@ -113,6 +113,8 @@ class WeightedPool(Composite, PoolAttributes):
 
     def expand(self, b: Builder, operands: Values) -> Values:
         x, weights = operands
+        if x.type.size == 0:
+            return (b.apply(AveragePool(*self.geometry, "real"), x),)
         size, channels = x.type.static_shape[2:], x.type.static_shape[1]
         out = self.pooled(x.type).static_shape[2:]
         reach = self.reach(size, out)

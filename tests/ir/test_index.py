@@ -144,6 +144,13 @@ def test_indices_of_maxima_are_those_of_torch(edge):
     np.testing.assert_array_equal(op.evaluate(x)[0], want.numpy())
 
 
+def test_unpooling_needs_a_place_for_each_value():
+    b = ir.Builder()
+    x = b.input("x", "f32[1, 2, 4, 6]")
+    with pytest.raises(ir.ShapeError, match=r"max_unpool: %x is .* one entry for each of x"):
+        b.max_unpool(x, b.max_pool_indices(x, 2), (4, 6))
+
+
 @pytest.mark.parametrize("wrong", [-1, 3, 2**40])
 def test_an_index_beyond_the_axis_is_an_error_with_its_place(wrong):
     index = np.array([0, 2, wrong])

@@ -140,9 +140,10 @@ def test_a_masked_layer_and_its_gradient():
     arrays = {"x": rng.standard_normal((2, 3)), "w": rng.standard_normal((3, 4)),
               "mask": rng.integers(0, 2, (3, 4)).astype(float)}  # fmt: skip
     g = rng.standard_normal((2, 4))
-    got = ir.interpret(ir.vjp(b.build(), ["w"]), {**arrays, "grad_y": g})
+    got = ir.interpret(ir.vjp(b.build()), {**arrays, "grad_y": g})
     np.testing.assert_allclose(got["y"], arrays["x"] @ (arrays["w"] * arrays["mask"]))
     np.testing.assert_allclose(got["grad_w"], (arrays["x"].T @ g) * arrays["mask"])
+    assert not got["grad_mask"].any()  # training moves no connections
 
 
 def test_parts_and_joins_under_symbolic_extents():
@@ -192,6 +193,11 @@ def mean_of_nothing(b, x):
         (lambda b, x: b.matmul(x, x), ir.ShapeError, "share 5 != 3"),
         (lambda b, x: b.matmul(x, b.sum(x, 0)), ir.ShapeError, "reshape vectors"),
         (mean_of_nothing, ir.ShapeError, "nothing on axes"),
+        (lambda b, x: b.dense(x, x, mask=b.sum(x, 0)), ir.ShapeError, r"dense: %x .* each weight"),
+        (lambda b, x: b.unvec(x, (3, 2)), ir.ShapeError, r"unvec: %x .* be \[N, 6\] for maps of"),
+        (lambda b, x: b.bias(x, b.sum(x, 1)), ir.ShapeError, r"per channel, \[C\].* per location"),
+        (lambda b, x: b.hinge_loss(x, b.sum(x, 0)), ir.ShapeError, "hinge_loss: %x is .* agree"),
+        (lambda b, x: b.logistic_loss(x, b.cast(x, "i64")), ir.ShapeError, "logistic_loss: .*-1"),
     ],
 )
 def test_mistakes_are_explained(make, error, message):

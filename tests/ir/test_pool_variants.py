@@ -84,6 +84,15 @@ def test_weights_fall_with_the_distance_from_the_middle(kind):
     np.testing.assert_allclose(got, want, rtol=1e-5)
 
 
+def test_no_channels_have_no_means_and_weights_no_gradient():
+    b = ir.Builder()
+    b.output("y", b.weighted_pool(b.input("x", "f64[2, 0, 5]"), b.input("u", "f64[2]")))
+    inputs = {"x": np.ones((2, 0, 5)), "u": np.ones(2), "grad_y": np.ones((2, 0, 2))}
+    got = ir.interpret(ir.expand(ir.vjp(b.build())), inputs)
+    assert got["y"].shape == (2, 0, 2) and got["grad_x"].shape == (2, 0, 5)
+    assert got["grad_u"].tolist() == [0, 0]
+
+
 def test_unknown_weights_and_weights_of_another_shape_are_refused():
     with pytest.raises(ir.AttributeValueError, match="kind = 'cosine' is not one of"):
         distance_weights((3,), "cosine")

@@ -7,6 +7,7 @@ import math
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -247,7 +248,8 @@ class Model:
         key = tuple(sorted(env.items()))
         special = self._special.get(key)
         if special is not None:
-            self._special.move_to_end(key)
+            with suppress(KeyError):  # another thread may have dropped it just now
+                self._special.move_to_end(key)
         else:
             if env:
                 LOG.info("compiling %s for %s", self.graph.name, dict(env))

@@ -46,6 +46,11 @@ FAMILIES: dict[str, tuple[str, ...]] = {
         "NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss", "Adagrad", "Adam", "Momentum",
     ),
 }  # fmt: skip
+BESIDE = {
+    "MaxUnpool", "SwiGLU", "Equal", "Greater", "GreaterOrEqual", "Less", "LessOrEqual", "Where",
+    "IsNaN", "IsInf", "Mod", "CastLike", "GatherElements", "GatherND", "Range", "EyeLike",
+}  # fmt: skip
+"""What the families have beyond the operators of a convolutional network of floats."""
 WHOLE = ("expanded", "small", "light")
 FIRST = ("conv", "pool", "linear", "activation", "norm", "softmax")
 EXCEPTIONS = {
@@ -85,6 +90,24 @@ def cases() -> dict[str, list[Any]]:
     found["small"] = [case for case in small if case is not None]
     found["light"] = [_light(case) for case in loader.load_model_tests(kind="real")]
     return found
+
+
+@cache
+def core() -> frozenset[str]:
+    """The cases of the operators of a convolutional network, as such (590 in onnx 1.23) or written
+    out by their definitions (227), of small models (14) and of topologies (9)."""
+    beside = {
+        case.name
+        for name in FAMILIES
+        for case in cases()[name]
+        if case.model.graph.node[0].op_type in BESIDE
+    }
+    return frozenset(
+        case.name
+        for name in (*FAMILIES, *WHOLE)
+        for case in cases()[name]
+        if EXPANDED.sub("", case.name) not in beside
+    )
 
 
 def _concerns(model: Any) -> bool:

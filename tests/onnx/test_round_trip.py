@@ -44,7 +44,7 @@ def there_and_back(name: str) -> None:
     model = checked(bound if name in STATIC else graph)
     back = convc.load(model)
     assert dict(back.inputs) == dict((bound if name in STATIC else graph).inputs)
-    assert back.weights.keys() == graph.weights.keys()
+    assert back.weights.keys() >= graph.weights.keys()
     rng = np.random.default_rng(SEED)
     given = {n: rng.standard_normal(t.static_shape, np.float32) for n, t in bound.inputs.items()}
     wanted = runtime(model, given)

@@ -49,13 +49,18 @@ from ir.loops.nodes import (
     flat_index,
     task_count,
 )
+from ir.loops.verify import verify
 
 ENTRY_TYPE = llvm.FunctionType(llvm.VoidType(), [POINTER, I64, I64, POINTER])
 SECOND_LEVEL = 2  # of llvm.prefetch: into the second-level cache
 
 
 def emit_kernel(module: llvm.Module, kernel: Kernel, target: Target, name: str) -> llvm.Function:
-    """Add the kernel to ``module`` as a function of the given name."""
+    """Add the kernel to ``module`` as a function of the given name.
+
+    Raises ``KernelError`` for one that is ill-formed: no code is generated from it.
+    """
+    verify(kernel)
     function = llvm.Function(module, ENTRY_TYPE, name)
     function.attributes.add("nounwind")
     _Emitter(module, function, kernel, target).emit()

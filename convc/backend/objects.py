@@ -21,6 +21,7 @@ from llvmlite import binding
 
 from convc import settings
 from convc.backend.target import Target, host_features
+from ir import loops
 
 LOG = logging.getLogger("convc")
 MAGIC = b"convc-object-1\n"
@@ -31,10 +32,11 @@ SPARE = 0.8  # of the limit is kept where the limit is passed
 
 @functools.cache
 def generator() -> str:
-    """What generates code: the sources of this package, llvmlite, LLVM."""
+    """What checks kernels and generates code: the sources, llvmlite, LLVM."""
     made = hashlib.sha256()
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        made.update(path.read_bytes())
+    for folder in (Path(__file__).parent, Path(loops.__file__).parent):
+        for path in sorted(folder.glob("*.py")):
+            made.update(path.read_bytes())
     versions = llvmlite.__version__, *map(str, binding.llvm_version_info)
     return f"{made.hexdigest()} {' '.join(versions)} {' '.join(sorted(host_features()))}"
 

@@ -45,11 +45,20 @@ def constant_bias(graph: ir.Graph, node: ir.Node | None, x: str) -> Vector | Non
 
 def rounded(array: npt.NDArray[np.float64], like: Array) -> Array | None:
     """Numbers in the element type of ``like``; None where one overflows, or is lost to zero."""
+    return multiplied(array, np.ones((), like.dtype), like)
+
+
+def multiplied(array: Array, factors: Array, like: Array) -> Array | None:
+    """Products in the element type of ``like``, rounded once; None where one overflows, or is
+    lost to zero."""
+    result = np.empty(np.broadcast_shapes(array.shape, factors.shape), like.dtype)
     with np.errstate(all="ignore"):
-        result = array.astype(like.dtype)
-    small = np.finfo(like.dtype).tiny
-    kept = np.isfinite(result).all() and not ((abs(result) < small) & (array != 0)).any()
-    return result if kept else None
+        np.multiply(array, factors, out=result, dtype=np.float64, casting="same_kind")
+        size = np.abs(result)
+        lost = size < np.finfo(like.dtype).tiny
+        if lost.any():
+            lost &= (array != 0) & (factors != 0)
+    return result if np.isfinite(size.max(initial=0)) and not lost.any() else None
 
 
 class Changes:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import ir
-from convc.passes.changes import Changes, Vector, alone, by_channel, rounded
+from convc.passes.changes import Changes, Vector, alone, by_channel, multiplied, rounded
 from ir.ops import Add, Bias, Conv, ConvInputGrad, Dense, Div, Mul, Scale, Shift, Sub
 from ir.types import Array
 
@@ -127,12 +127,13 @@ def _into_weights(changes: Changes, root: ir.Node, chain: Chain) -> None:
 def _scaled(op: ir.Op, w: Array, scale: Vector) -> Array | None:
     """The weights times the scale of the channel that they contribute to."""
     if isinstance(op, ConvInputGrad):  # channels of the result are those within a group
-        groups = w.reshape(op.groups, w.shape[0] // op.groups, *w.shape[1:]).astype(np.float64)
+        groups = w.reshape(op.groups, w.shape[0] // op.groups, *w.shape[1:])
         each = scale.reshape(op.groups, 1, w.shape[1], *(1,) * (w.ndim - 2))
-        return rounded((groups * each).reshape(w.shape), w)
+        product = multiplied(groups, each, w)
+        return None if product is None else product.reshape(w.shape)
     first = isinstance(op, Conv) or (isinstance(op, Dense) and op.transpose_w)
     column = scale.reshape(-1, *(1,) * (w.ndim - 1)) if first else scale
-    return rounded(w.astype(np.float64) * column, w)
+    return multiplied(w, column, w)
 
 
 def _into_two(changes: Changes, value: str, chain: Chain) -> None:

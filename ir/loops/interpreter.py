@@ -29,6 +29,7 @@ from ir.loops.nodes import (
     Stmt,
     Store,
 )
+from ir.loops.verify import verify
 
 Env = dict[str, Any]
 Action = Callable[[Env], None]
@@ -39,8 +40,9 @@ def interpret(kernel: Kernel, buffers: Sequence[npt.NDArray[Any]], reverse: bool
     """Run ``kernel`` on its buffers (arrays of the parameters' shapes), writing in place.
 
     With ``reverse`` the parallel iterations run backwards: a kernel whose tasks are truly
-    independent gives the same result.
+    independent gives the same result. Raises ``KernelError`` for one that is ill-formed.
     """
+    verify(kernel)
     env: Env = {}
     for param, array in zip(kernel.params, buffers, strict=True):
         if array.shape != param.shape or array.dtype != NUMPY[param.dtype]:

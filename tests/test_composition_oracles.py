@@ -2,19 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
 
-import convc
-import ir
-from ir.types import Array
-from tests.oracles import SEED, text_of, torch_or_skip
-
-Shape = tuple[int, ...]
-Function = Callable[..., Any]  # of a builder or of PyTorch, then operands
+from tests.oracles import SEED, Function, Shape, agree
 
 
 def conv(t: Any, x: Any, w: Any, *rest: Any) -> Any:
@@ -147,28 +140,6 @@ CASES: dict[str, tuple[tuple[Shape, ...], Function, Function]] = {
     "logistic loss": (((5, 3), (5, 3)), lambda b, x, y: b.logistic_loss(x, y),
                       lambda t, x, y: t.log1p(t.exp(-x * y)).sum()),
 }  # fmt: skip
-
-
-def agree(make: Function, twin: Function, arrays: list[Array], dtype: str, *labels: Array) -> None:
-    """Results and gradients are PyTorch's in float64, but for rounding."""
-    torch = torch_or_skip()
-    b = ir.Builder("composed")
-    values = [b.input(f"x{i}", text_of(array.shape, dtype)) for i, array in enumerate(arrays)]
-    whole = [b.input(f"n{i}", text_of(array.shape, "i64")) for i, array in enumerate(labels)]
-    b.output("y", make(b, *values, *whole))
-    leaves = [torch.tensor(a, dtype=torch.float64, requires_grad=True) for a in arrays]
-    y = twin(torch, *leaves, *map(torch.tensor, labels))
-    g = np.random.default_rng(1).standard_normal(tuple(y.shape)).astype(arrays[0].dtype)
-    y.backward(torch.tensor(g, dtype=torch.float64))
-    inputs = {f"x{i}": array for i, array in enumerate(arrays)} | {"grad_y": g}
-    inputs |= {f"n{i}": array for i, array in enumerate(labels)}
-    got = convc.compile(ir.vjp(b.build())).run(inputs)
-    wanted = {"y": y, **{f"grad_x{i}": leaf.grad for i, leaf in enumerate(leaves)}}
-    tolerance = 2e-5 if dtype == "f32" else 1e-12
-    for name, tensor in wanted.items():
-        want = tensor.detach().numpy()
-        scale = max(1.0, np.abs(want).max(initial=0))
-        np.testing.assert_allclose(got[name], want, rtol=0, atol=tolerance * scale, err_msg=name)
 
 
 @pytest.mark.parametrize("dtype", ["f32", "f64"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,9 +11,8 @@ import convc
 import ir
 from convc.backend.target import available
 from ir.types import Array
-from tests.oracles import SEED, text_of, torch_or_skip
+from tests.oracles import SEED, Function, agree
 
-Function = Callable[..., Any]  # of a builder or of PyTorch, then operands
 UNARY: dict[str, tuple[Function, Function]] = {
     "identity": (lambda b, x: b.identity(x), lambda t, x: x.clone()),
     "exp": (lambda b, x: b.exp(x), lambda t, x: t.exp(x)),
@@ -73,29 +71,6 @@ def drawn(rng: np.random.Generator, shape: tuple[int, ...], dtype: str) -> Array
     return np.asarray(whole + part + upper).astype({"f32": np.float32, "f64": np.float64}[dtype])
 
 
-def agree(
-    make: Function, twin: Function, arrays: list[Array], dtype: str, target: str, threads: int = 1
-) -> convc.Model:
-    """Results and gradients are PyTorch's in float64, but for rounding."""
-    torch = torch_or_skip()
-    b = ir.Builder("one")
-    values = [b.input(f"x{i}", text_of(array.shape, dtype)) for i, array in enumerate(arrays)]
-    b.output("y", make(b, *values))
-    model = convc.compile(ir.vjp(b.build()), threads, target=target)
-    leaves = [torch.tensor(array, dtype=torch.float64, requires_grad=True) for array in arrays]
-    y = twin(torch, *leaves)
-    g = drawn(np.random.default_rng(1), tuple(y.shape), dtype)
-    y.backward(torch.tensor(g, dtype=torch.float64))
-    got = model.run({**{f"x{i}": array for i, array in enumerate(arrays)}, "grad_y": g})
-    wanted = {"y": y, **{f"grad_x{i}": leaf.grad for i, leaf in enumerate(leaves)}}
-    tolerance = 2e-5 if dtype == "f32" else 1e-12
-    for name, tensor in wanted.items():
-        want = tensor.detach().numpy()
-        scale = max(1.0, np.abs(want).max(initial=0))
-        np.testing.assert_allclose(got[name], want, rtol=tolerance, atol=tolerance * scale)
-    return model
-
-
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_values_and_gradients_of_plain_arrays(name: str) -> None:
     rng = np.random.default_rng(SEED)
@@ -105,7 +80,7 @@ def test_values_and_gradients_of_plain_arrays(name: str) -> None:
         dtype = ("f32", "f64")[number % 2]
         arrays = [drawn(rng, shape, dtype) for shape in (pair if name in BINARY else pair[:1])]
         target = available()[number % len(available())]
-        agree(make, twin, arrays, dtype, target, 1 + number % 3)
+        agree(make, twin, arrays, dtype, target=target, threads=1 + number % 3)
 
 
 def between_pools(make: Function) -> Function:
@@ -140,7 +115,7 @@ def test_values_and_gradients_of_images_in_blocks(name: str, shape: tuple[int, .
     arrays = [drawn(rng, shape, "f32") for _ in range(1 + (name in BINARY))]
     target = available()[number % len(available())]
     both = between_pools(make), between_torch_pools(twin)
-    agree(*both, arrays, "f32", target, 1 + number % 3)
+    agree(*both, arrays, "f32", target=target, threads=1 + number % 3)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -337,6 +337,30 @@ def test_what_passes_make_is_refused() -> None:
         convc.to_onnx(graph_of(example))
 
 
+def test_numbers_beyond_64_bits_are_refused() -> None:
+    huge = 2**40
+    b = ir.Builder("huge")
+    x = b.input("x", f"f32[0, {huge}, {huge}, 6]")
+    b.output("flat", b.reshape(x, (0, huge * huge, 6), name="flat"))
+    b.output("pooled", b.max_pool(b.input("y", "f32[1, 1, 6, 6]"), 2, 2**70))
+    with pytest.raises(ExportError) as caught:
+        convc.to_onnx(b.build())
+    first, *lines = str(caught.value).splitlines()
+    assert first == "graph 'huge': 2 nodes have no form in ONNX:"
+    assert all("a number is beyond the integers of 64 bits; use smaller" in line for line in lines)
+
+
+@pytest.mark.parametrize(("window", "dilation"), [(2**30, 1), (2, 2**40)])
+def test_windows_that_constants_cannot_be_made_of_are_refused(window: int, dilation: int) -> None:
+    """They reach over the edge, so that cells within the image are counted here."""
+    b = ir.Builder("wide")
+    x = b.input("x", "f32[1, 1, 6]")
+    op = ops.AveragePool((window,), (1,), ((0, 0),), (dilation,), "partial", divisor="real")
+    b.output("y", b.apply(op, x))
+    with pytest.raises(ExportError, match=r"a constant for \d+ cells is too large; use smaller"):
+        convc.to_onnx(b.build())
+
+
 def test_an_output_called_like_another_input_is_refused() -> None:
     b = ir.Builder("called")
     x = b.input("x", "f32[2]")

@@ -95,6 +95,15 @@ HOSTILE: list[tuple[Any, str]] = [
 ]
 
 
+EMPTY = [info("x", [0, 2**40, 2**40])]
+"""No elements, but more than 64 bits along one axis once two are one."""
+HOSTILE += [
+    (model_of([make.make_node("Flatten", ["x"], ["y"], axis=1)], EMPTY, [info("y", None)]), "64 b"),
+    (model_of([make.make_node("Concat", ["x"] * 3, ["y"], axis=1)], [info("x", [0, HUGE])],
+              [info("y", None)]), "64 bits"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(("model", "reason"), HOSTILE)
 def test_hostile_attributes(model: Any, reason: str) -> None:
     refuses(model, reason)

@@ -23,7 +23,7 @@ from convc.frontends.onnx.inputs import Inputs
 from convc.frontends.onnx.names import STANDARD, Names, legal, renamed
 from convc.frontends.onnx.operators import OPERATORS
 from convc.frontends.onnx.survey import functions_of
-from convc.frontends.onnx.symbolic import MAX_TERMS, settled
+from convc.frontends.onnx.symbolic import LARGEST, MAX_TERMS, settled
 from convc.frontends.onnx.tensors import MAX_RANK, NARROW, array_of, name_of
 from ir.dims import Sym
 from ir.types import Array
@@ -374,6 +374,9 @@ def _check_size(type: ir.TensorType) -> None:
         raise NodeError(f"a result of {type.rank} axes; at most {MAX_RANK} are supported")
     terms = 1
     for extent in type.shape:
-        terms *= len(extent.terms) if isinstance(extent, Sym) else 1
+        if isinstance(extent, Sym):
+            terms *= len(extent.terms)
+        elif extent > LARGEST:
+            raise NodeError("an extent of a result is beyond the integers of 64 bits")
     if terms > MAX_TERMS**2:
         raise UndecidedError("the sizes of a result are too long expressions")

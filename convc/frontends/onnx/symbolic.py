@@ -41,7 +41,7 @@ def settled(array: Array) -> Array:
             if len(value.terms) > MAX_TERMS:
                 raise NodeError(f"a size of {len(value.terms)} terms is too long; {GIVE_SHAPES}")
         elif abs(value) > LARGEST:
-            raise NodeError(f"{value:.4g} is beyond the integers of 64 bits")
+            raise NodeError("a size is beyond the integers of 64 bits")
     return array if symbolic else array.astype(np.int64)
 
 

@@ -11,7 +11,7 @@ from convc.frontends.onnx.export.call import Call
 from convc.frontends.onnx.export.operators import NO_FORM, OPERATORS
 from convc.frontends.onnx.export.operators.pointwise import ELEMENT
 from convc.frontends.onnx.export.steps import Step, steps
-from convc.frontends.onnx.export.writer import Line, NoFormError, Writer
+from convc.frontends.onnx.export.writer import Line, NoFormError, Writer, check_integers
 from convc.frontends.onnx.names import unique
 from ir.ops.composite import Composite
 from ir.types import Array
@@ -77,9 +77,13 @@ class Exporter:
             operands = tuple(names[name] for name in step.operands)
             call = Call(self.writer, step.op, operands, types, made, names[step.result])
             try:
+                check_integers(*(extent for type in made for extent in type.shape))
                 self._step(call, tuple(names[name] for name in step.results))
             except NoFormError as error:
                 self._fail(step, types, error)
+            except MemoryError:
+                reason = "it needs a constant that does not fit into memory"
+                self._fail(step, types, NoFormError(reason, "use smaller windows"))
 
     def _step(self, call: Call[Any], results: tuple[str, ...]) -> None:
         """Write one step, by its operator or through its parts."""

@@ -10,6 +10,7 @@ import numpy as np
 
 import ir
 from convc.frontends.onnx.names import unique
+from convc.frontends.onnx.symbolic import LARGEST
 from ir.dims import Dim, Quotient, Sym
 from ir.types import Array
 
@@ -46,6 +47,8 @@ class Writer:
         self, kind: str, inputs: Sequence[str], stem: str, count: int = 1, **attributes: Any
     ) -> tuple[str, ...]:
         """Append a node; the names of its results. Attributes that are None are left out."""
+        for value in attributes.values():
+            check_integers(*(value if isinstance(value, list | tuple) else (value,)))
         results = tuple(unique(f"{stem}.{kind}", self._taken) for _ in range(count))
         given = {name: value for name, value in attributes.items() if value is not None}
         self.lines.append(Line(kind, tuple(inputs), results, given))
@@ -79,6 +82,7 @@ class Writer:
 
     def extents(self, dims: Sequence[Dim], stem: str) -> str:
         """A list of extents, i64 [len(dims)]: a constant, or computed where some are symbolic."""
+        check_integers(*dims)
         if all(isinstance(dim, int) for dim in dims):
             return self.constant(np.array(dims, np.int64), f"{stem}.shape")
         parts = [self._extent(dim, stem) for dim in dims]
@@ -119,3 +123,10 @@ class Writer:
                 if isinstance(extent, Sym) and str(extent) == atom:
                     return self.line("Shape", (name,), atom, start=axis, end=axis + 1)[0]
         raise NoFormError(f"no input has the extent {atom} itself")
+
+
+def check_integers(*values: object) -> None:
+    """NoFormError for numbers that ONNX, whose integers have 64 bits, cannot store."""
+    for value in values:
+        if isinstance(value, int) and abs(value) > LARGEST:
+            raise NoFormError("a number is beyond the integers of 64 bits", "use smaller sizes")

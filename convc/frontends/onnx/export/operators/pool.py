@@ -19,6 +19,8 @@ from ir.dims import Dim, product
 from ir.ops.pool import Averaging, PoolAttributes
 from ir.ops.window import Pads, pad_spatial
 
+LARGEST_WINDOW, LARGEST_IMAGE = 2**20, 2**28  # cells, where a constant is made of them
+
 
 def _is_direct(op: PoolAttributes, size: Sequence[Dim]) -> bool:
     """Whether engines take these windows: none may reach over, nor pads be as wide as it is."""
@@ -42,6 +44,12 @@ def _reach(n: Call[Any], op: PoolAttributes, x: Sequence[Dim], out: Sequence[Dim
     return op.reach(size, n.static(f"how many windows {op.name} has", *out[2:]))
 
 
+def _affordable(cells: Sequence[int], most: int) -> None:
+    """NoFormError for a window or an image that is too large to make a constant of it."""
+    if prod(cells) > most:
+        raise NoFormError(f"a constant for {prod(cells)} cells is too large", "use smaller windows")
+
+
 def _max_pool(n: Call[ops.MaxPool]) -> str:
     if _is_direct(n.op, n.shape[2:]):
         return n("MaxPool", n.x, **_windows(n.op))
@@ -57,6 +65,7 @@ def _places(n: Call[Any], out: Sequence[Dim]) -> str:
         return n("Mod", places, n.extents([product(size)]))
     reach = _reach(n, op, n.shape, out)
     cells = n.static(f"where cells of {op.name} are", *size)
+    _affordable(_around(cells, reach), LARGEST_IMAGE)
     table = pad_spatial(np.arange(prod(cells)).reshape(1, 1, *cells), reach)
     x = padded(n, x, n.shape, ((0, 0), (0, 0), *reach), -np.inf)
     places = n.results("MaxPool", 2, x, **_windows(op, False))[1]
@@ -102,7 +111,12 @@ def _sums(n: Call[Any], shape: Sequence[Dim], out: Sequence[Dim]) -> str:
     return n.reshaped(y, (one[0], 1, *out[2:]), out)
 
 
+def _around(size: Sequence[int], pads: Pads) -> list[int]:
+    return [extent + lo + hi for extent, (lo, hi) in zip(size, pads, strict=True)]
+
+
 def _ones(n: Call[Any]) -> str:
+    _affordable(n.op.window, LARGEST_WINDOW)
     return n.constant(np.ones((1, 1, *n.op.window), n.dtype.numpy), "ones")
 
 
@@ -117,6 +131,7 @@ def _shared(n: Call[Any], total: str, x: Sequence[Dim], out: Sequence[Dim]) -> s
         return n("Div", total, n.number(float(prod(op.window)), "divisor"))
     size = n.static("how many cells are averaged", *x[2:])
     windows = n.static("how many windows there are", *out[2:])
+    _affordable(_around(size, op.reach(size, windows)), LARGEST_IMAGE)
     return n("Div", total, n.constant(op.divisors(size, windows, n.dtype.numpy), "divisors"))
 
 

@@ -1,4 +1,5 @@
-"""Files of models with random damage, imported in a process whose memory and time are bounded."""
+"""Files of models with random damage, imported, and exported again where they mean something, in a
+process whose memory and time are bounded."""
 
 from __future__ import annotations
 
@@ -13,11 +14,12 @@ from typing import Any
 
 import numpy as np
 
+import convc
 import convc.frontends.onnx as frontend
-import ir
-from convc.errors import LoadError
+from convc.errors import ExportError, LoadError
 from tests.onnx.conformance import cases
 from tests.onnx.models import exported, onnx
+from tests.onnx.test_versions import CASES, opsets
 
 ROOT = Path(__file__).parents[2]
 MEMORY, PEAK, SECONDS = 6 * 2**30, 3 * 2**30, 20
@@ -25,7 +27,11 @@ SMALL = 2000
 
 
 def seeds(kind: str) -> list[bytes]:
-    """Whole files of a kind: a network of the zoo, or the small models of the suite."""
+    """Whole files of a kind: a network of the zoo, the forms of all operators, or the small models
+    of the suite."""
+    if kind == "forms":
+        each = (which.model(opset) for which in CASES for opset in opsets(which))
+        return [model.SerializeToString() for model, _ in each]
     if kind != "suite":
         return [exported(kind)]
     return [
@@ -134,7 +140,8 @@ def all_damaged(kind: str, seed: int, count: int) -> Iterator[bytes]:
 
 
 def work(kind: str, seed: int, count: int) -> None:
-    """Import what is damaged: a graph, or LoadError, within seconds; else the process dies."""
+    """Import what is damaged: a graph, which has a form in ONNX or not, or LoadError, within
+    seconds; else the process dies."""
     resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     logging.disable()
     refused = 0
@@ -142,10 +149,12 @@ def work(kind: str, seed: int, count: int) -> None:
         print(number, file=sys.stderr)
         signal.alarm(SECONDS)
         try:
-            assert isinstance(frontend.load(data), ir.Graph)
+            convc.to_onnx(frontend.load(data))
         except LoadError as error:
             assert str(error)
             refused += 1
+        except ExportError as error:
+            assert str(error)
         signal.alarm(0)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     assert peak < PEAK, f"{peak} bytes were needed"

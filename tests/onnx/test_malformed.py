@@ -23,7 +23,9 @@ W = np.ones((2, 2, 3, 3), np.float32)
 HUGE = 2**62
 
 
-@pytest.mark.parametrize(("kind", "count"), [("lenet", 400), ("squeezenet", 60), ("suite", 400)])
+@pytest.mark.parametrize(
+    ("kind", "count"), [("lenet", 400), ("squeezenet", 60), ("suite", 400), ("forms", 400)]
+)
 def test_damaged_files_are_refused_or_loaded(kind: str, count: int) -> None:
     assert refused(kind, SEED, count, timeout=120) > count // 2
 
@@ -31,7 +33,7 @@ def test_damaged_files_are_refused_or_loaded(kind: str, count: int) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize(
-    ("kind", "count"), [("lenet", 8000), ("squeezenet", 3000), ("suite", 9000)]
+    ("kind", "count"), [("lenet", 8000), ("squeezenet", 1000), ("suite", 9000), ("forms", 9000)]
 )
 def test_many_damaged_files(kind: str, count: int, seed: int) -> None:
     assert refused(kind, SEED + seed, count, timeout=600) > count // 2

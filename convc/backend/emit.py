@@ -11,8 +11,9 @@ columns is transposed in registers.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 from llvmlite import ir as llvm
 
@@ -88,9 +89,10 @@ class _Emitter(Addresses):
             self.bases[param.name] = self.builder.load(slot, typ=POINTER)
         self._start_body("start")
         first = 0
-        for nest in self.kernel.body:
-            count = task_count(nest)
-            self._nest(nest, self._clamp(begin, first, count), self._clamp(end, first, count))
+        for each, alike in groupby(self.kernel.body, task_count):
+            nests = tuple(alike)
+            count = each * len(nests)
+            self._nests(nests, self._clamp(begin, first, count), self._clamp(end, first, count))
             first += count
         self.builder.ret_void()
 
@@ -101,29 +103,58 @@ class _Emitter(Addresses):
         over = self.builder.icmp_signed(">", low, I64(count))
         return self.builder.select(over, I64(count), low)
 
-    def _nest(self, nest: Stmt, begin: Value, end: Value) -> None:
-        """Run tasks ``begin..end`` of one nest: its parallel loops, collapsed to one."""
+    def _nests(self, nests: Sequence[Stmt], begin: Value, end: Value) -> None:
+        """Run tasks ``begin..end`` of nests that have equally many: the first of each, the second
+        of each, ... Nests alike work on the same data, which is then still in the cache."""
+        with self._runtime_loop(begin, end) as task:
+            many, turn = I64(len(nests)), task
+            if len(nests) > 1:
+                turn, task = self.builder.urem(task, many), self.builder.udiv(task, many)
+            places = [self._place(nest, task) for nest in nests]
+            self._start_body("task")
+            if len(nests) == 1:
+                self._task(*places[0])
+                return
+            after = self.function.append_basic_block("joined")
+            cases = [self.function.append_basic_block("turn") for _ in nests]
+            switch = self.builder.switch(turn, cases[-1])
+            for number, (case, place) in enumerate(zip(cases, places, strict=True)):
+                if case is not cases[-1]:
+                    switch.add_case(I64(number), case)
+                self.builder.position_at_end(case)
+                self._forget()
+                self.scopes[-1].addresses.clear()  # loops of other nests may have the same names
+                self._task(*place)
+                self.builder.branch(after)
+            self.builder.position_at_end(after)
+
+    def _place(self, nest: Stmt, task: Value) -> tuple[tuple[Stmt, ...], dict[str, Value | int]]:
+        """The body inside the parallel loops of a nest, and their variables in a task."""
         loops: list[Loop] = []
         body: tuple[Stmt, ...] = (nest,)
         while len(body) == 1 and isinstance(body[0], Loop) and body[0].kind == "parallel":
             loops.append(body[0])
             body = body[0].body
-        with self._runtime_loop(begin, end) as task:
-            position = task
-            for loop in reversed(loops):
-                if loop.extent == 1:
-                    self.constants[loop.variable] = loop.start
-                    continue
-                remainder = position
-                if loop is not loops[0]:
-                    remainder = self.builder.urem(position, I64(loop.extent))
-                    position = self.builder.udiv(position, I64(loop.extent))
-                value = self.builder.add(remainder, I64(loop.start))
-                self.variables[loop.variable] = (len(self.scopes) - 1, value)
-            self._start_body("task")
-            self._block(body)
-        for loop in loops:
-            self.constants.pop(loop.variable, None)
+        values: dict[str, Value | int] = {}
+        for loop in reversed(loops):
+            if loop.extent == 1:
+                values[loop.variable] = loop.start
+                continue
+            remainder = task
+            if loop is not loops[0]:
+                remainder = self.builder.urem(task, I64(loop.extent))
+                task = self.builder.udiv(task, I64(loop.extent))
+            values[loop.variable] = self.builder.add(remainder, I64(loop.start))
+        return body, values
+
+    def _task(self, body: tuple[Stmt, ...], values: Mapping[str, Value | int]) -> None:
+        numbers = {name: value for name, value in values.items() if isinstance(value, int)}
+        depth = len(self.scopes) - 1
+        self.variables |= {n: (depth, v) for n, v in values.items() if not isinstance(v, int)}
+        self.constants |= numbers
+        self._block(body)
+        for name in numbers:
+            del self.constants[name]
 
     def _block(self, body: tuple[Stmt, ...]) -> None:
         for stmt in body:

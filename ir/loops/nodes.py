@@ -18,7 +18,7 @@ All loop kinds mean the same: run the body for each value, in order. The kind te
 generator how: ``parallel`` loops stand outermost, perfectly nested, and their iterations are
 independent tasks; ``unroll`` is expanded; ``vector`` becomes one SIMD operation per statement, so
 its lanes must store to different elements. A kernel is a sequence of such nests, independent of
-each other, and its tasks are those of all its nests, counted in order.
+each other, and its tasks are those of all its nests, in any order.
 
 ``#(index)`` is the value of an index as ``i64``. A subscript ``clamp(expr)`` is computed: an
 ``i64``, and where that lies beyond the axis, its nearest element. A parameter marked ``out`` may

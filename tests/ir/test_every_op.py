@@ -1,6 +1,8 @@
 """What every op in the registry must satisfy, on every one of its examples."""
 
 import dataclasses
+import inspect
+import re
 
 import numpy as np
 import pytest
@@ -16,6 +18,9 @@ EXAMPLES = [
 MOVED = {"reshape", "transpose", "expand", "slice", "pad", "concat", "reverse", "take",
          "take_along", "cast", "uniform", "constant"}  # any element type  # fmt: skip
 ZERO_GRADIENT = {"stop_gradient"}  # by definition, whatever the differences are
+EMITTED = {"max_pool_grad", "max_pool_pick", "average_pool_grad", "relu_grad", "reduce_prod_grad",
+           "take_grad", "softmax_grad", "cross_entropy_grad",
+           "softmax_cross_entropy_grad"}  # by gradients  # fmt: skip
 NO_GRADIENT = {"fused", "elementwise"}  # what passes make, after differentiation
 
 
@@ -49,6 +54,12 @@ def test_an_op_has_a_name_a_formula_and_enough_examples(op):
     assert ir.OP_BY_NAME[op.name] is op and op.formula and op.__doc__
     assert 5 <= len(examples) <= 13
     assert len({example.name for example in examples}) == len(examples)
+
+
+def test_every_op_has_a_method_of_the_builder_unless_it_is_emitted():
+    methods = "".join(inspect.getsource(part) for part in ir.Builder.__mro__[:-1])
+    called = {op.name for op in ir.OPS if re.search(rf"\b{op.__name__}\(", methods)}
+    assert {op.name for op in ir.OPS} - called == EMITTED | NO_GRADIENT
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -226,6 +226,18 @@ def test_a_loop_without_end() -> None:
         refuses(model_of([node], [info("x", [2])], [info("y", [2])], stored), "rounds")
 
 
+def test_loops_within_loops() -> None:
+    """Of few rounds each, and of nothing but rounds."""
+    nodes: list[Any] = []
+    for level in range(4):
+        inputs = [info(f"round{level}", [], INT64), info(f"going{level}", [], 9)]
+        body = make.make_graph(nodes, "body", inputs, [info(f"going{level}", [], 9)])
+        nodes = [make.make_node("Loop", ["count", "yes"], [], body=body)]
+    nodes.append(relu("x", "y"))
+    stored = {"yes": np.array(True), "count": np.array(1000)}
+    refuses(model_of(nodes, [info("x", [2])], [info("y", [2])], stored), "more than 200000 nodes")
+
+
 def relu(source: str, result: str) -> Any:
     return make.make_node("Relu", [source], [result])
 

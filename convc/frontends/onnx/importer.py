@@ -125,9 +125,7 @@ class Importer:
     def run(self, nodes: Sequence[NodeProto], scope: Scope) -> None:
         """Import nodes in their order."""
         for node in nodes:
-            self._visits += 1
-            if self._visits > MAX_NODES:
-                raise LoadError(f"there are more than {MAX_NODES} nodes to import")
+            self._visit()
             try:
                 results = self._results(node, scope)
             except MALFORMED as error:
@@ -137,6 +135,12 @@ class Importer:
                 if name:
                     done = results is not None and number < len(results)
                     scope.values[name] = results[number] if results is not None and done else None
+
+    def _visit(self) -> None:
+        """Count a node, or a round of a loop, which may be empty."""
+        self._visits += 1
+        if self._visits > MAX_NODES:
+            raise LoadError(f"there are more than {MAX_NODES} nodes to import")
 
     def weight(self, operand: Known) -> ir.Value:
         """A known value as a weight, one for all its uses."""
@@ -255,6 +259,7 @@ class Importer:
         round: str = "",
     ) -> list[Operand]:
         """The results of a graph within a node, in a round of a loop for the operands given."""
+        self._visit()
         inner = scope.inner(node, round)
         inner.values.update({t.name: self._stored(t) for t in graph.initializer})
         inner.values.update(zip((value.name for value in graph.input), operands, strict=True))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2**46
 FORBIDDEN = frozenset('%(){}=,:;"')
+Typed = tuple[tuple[TensorType, ...], tuple[TensorType, ...]]  # of the operands, of the results
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,14 @@ class Node:
     def name(self) -> str:
         """The name of the node is that of its first output."""
         return self.outputs[0]
+
+    def result_types(self, operands: tuple[TensorType, ...]) -> tuple[TensorType, ...]:
+        """The types of the outputs; kept, as graphs made from one another share most nodes."""
+        known: Typed | None = self.__dict__.get("_typed")
+        if known is None or known[0] != operands:
+            known = operands, tuple(self.op.result_types(operands))
+            object.__setattr__(self, "_typed", known)
+        return known[1]
 
     def __str__(self) -> str:
         return f"node '{self.name}' ({self.op.name})"
@@ -240,7 +249,7 @@ class Graph:
         known = self.symbols
         for node in self.nodes:
             try:
-                results = node.op.result_types([types[value] for value in node.inputs])
+                results = node.result_types(tuple(types[value] for value in node.inputs))
             except Error as error:
                 raise error.within(str(node), node.op.name) from error
             if len(results) != len(node.outputs):

@@ -111,20 +111,13 @@ def test_native_is_as_interpreted(name: str) -> None:
     np.testing.assert_allclose(result, reference, atol=1e-4 * np.abs(reference).max())
 
 
-def wide(graph: ir.Graph) -> ir.Graph:
-    """The same network in float64."""
-    weights = {name: array.astype(np.float64) for name, array in graph.weights.items()}
-    inputs = {n: ir.TensorType(ir.DType.FLOAT64, type.shape) for n, type in graph.inputs.items()}
-    return graph.replace(inputs=inputs, weights=weights)
-
-
 @pytest.mark.parametrize("name", EACH)
 def test_native_is_as_in_pytorch(name: str) -> None:
     """Beside PyTorch in float64, as its sums of many terms in float32 are less exact."""
     peers_or_skip("torch")
     graph = bound(name, size=70)
     x = image(graph)
-    call = peers.contender("torch", wide(graph), {"x": x.astype(np.float64)}, 1)
+    call = peers.contender("torch", graph.with_dtype("f64"), {"x": x.astype(np.float64)}, 1)
     assert call is not None
     near(convc.compile(graph)(x), np.asarray(call()))
 

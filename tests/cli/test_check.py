@@ -1,10 +1,12 @@
 """``convc check``: right code passes, wrong code is named."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
+import convc
 import ir
 from convc.algorithms import bodies
 from convc.tools import accuracy, check
@@ -105,6 +107,23 @@ def test_nodes_and_graphs_can_be_checked_from_python(dtype):
     assert [found.output for found in outputs] == ["scores", "loss"]
     assert all(found.passed for found in (*nodes, *outputs))
     assert any(found.error > 0 for found in nodes)
+
+
+@pytest.mark.parametrize(("result", "passed"), [(1.0, True), (0.0, True), (3.0, False)])
+def test_a_decision_that_rounding_may_flip_is_no_fault(result, passed, monkeypatch):
+    """The gradient of a rectifier just above 0 is 1, and 0 for weights a little smaller."""
+    ones = np.ones(64, np.float32)
+    b = ir.Builder("close")
+    gates = b.input("x", "f32[64]") * b.weight("w", ones)
+    b.output("y", b.relu(b.shift(gates, -0.999999)))
+    graph, inputs = ir.vjp(b.build(), ["x"]), {"x": ones, "grad_y": ones}
+    results = convc.compile(graph, 1).run(inputs)
+    np.testing.assert_array_equal(results["grad_x"], ones)
+    results["grad_x"][5] = result
+    model = SimpleNamespace(run=lambda inputs: results)
+    monkeypatch.setattr(convc, "compile", lambda *args, **how: model)
+    found = {each.output: each for each in check.check_graph(graph, inputs)}
+    assert found["grad_x"].passed == passed
 
 
 def test_accuracy_wants_nan_and_infinity_where_the_reference_has_them():

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 
 import convc
 import ir
 from convc.backend.target import available
-from ir.ops import Conv, ConvInputGrad
+from ir.ops import BatchNormTraining, Conv, ConvInputGrad
+from ir.ops.composite import Composite, CompositeGrad
 from ir.types import Array
 from tests.examples import data, examples, graph_of
 
@@ -21,31 +24,47 @@ CASES = [
     for number, (name, example) in enumerate(examples())
     if example.op.result_types(example.inputs)[0].size
 ]
+COMPOSITES = [
+    pytest.param(example, id=f"{op.name}: {example.name}")
+    for op in ir.OPS
+    if issubclass(op, Composite) and op not in (CompositeGrad, BatchNormTraining)
+    for example in op.examples()
+]
 
 
 @pytest.mark.parametrize(("example", "target"), CASES)
-def test_one_special_number_spreads_as_in_the_interpreter(
-    example: ir.Example, target: str
-) -> None:
+def test_one_special_number_spreads_as_in_the_interpreter(example: ir.Example, target: str) -> None:
     """At the ends and in the middle of each operand. The targets take turns."""
     graph = graph_of(example)
     model = convc.compile(graph, accuracy="exact", target=target)
-    clean = data(example, integers=True)
+    for name, inputs in poisoned(data(example, integers=True)):
+        got, want = model.run(inputs)["y"], ir.interpret(graph, inputs)["y"]
+        if isinstance(example.op, ConvInputGrad) and name == "in0":
+            want = with_borders(got, want)
+        if example.op.name in ROUNDED:
+            np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
+        else:
+            np.testing.assert_array_equal(got, want)
+
+
+@pytest.mark.parametrize("example", COMPOSITES)
+def test_so_it_does_through_all_parts_of_an_op(example: ir.Example) -> None:
+    graph = graph_of(example, "float64")
+    model = convc.compile(graph, accuracy="exact")
+    for _, inputs in poisoned(data(example, "float64")):
+        want = ir.interpret(graph, inputs)["y"]
+        np.testing.assert_allclose(model.run(inputs)["y"], want, rtol=1e-9, atol=1e-9)
+
+
+def poisoned(clean: dict[str, Array]) -> Iterator[tuple[str, dict[str, Array]]]:
+    """The operands with one special number in the one that is named."""
     for name, array in clean.items():
         places = {0, array.size // 2, array.size - 1} if array.dtype.kind == "f" else set()
-        places = places if array.size else set()
         for value in (np.nan, np.inf, -np.inf):
-            for place in places:
-                poisoned = array.copy()
-                poisoned.reshape(-1)[place] = value
-                inputs = {**clean, name: poisoned}
-                got, want = model.run(inputs)["y"], ir.interpret(graph, inputs)["y"]
-                if isinstance(example.op, ConvInputGrad) and name == "in0":
-                    want = with_borders(got, want)
-                if example.op.name in ROUNDED:
-                    np.testing.assert_allclose(got, want, rtol=1e-5, atol=1e-6)
-                else:
-                    np.testing.assert_array_equal(got, want)
+            for place in places if array.size else ():
+                changed = array.copy()
+                changed.reshape(-1)[place] = value
+                yield name, {**clean, name: changed}
 
 
 def with_borders(got: Array, want: Array) -> Array:

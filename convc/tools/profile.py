@@ -53,6 +53,11 @@ class Profiled:
     rate: float | None
     share_of_peak: float | None
 
+    @property
+    def flops(self) -> int | None:
+        """Its part of the flops of its node, which the node's steps share by their times."""
+        return None if self.rate is None else round(self.rate * self.seconds)
+
     def cells(self) -> tuple[str, ...]:
         """As text, in the order of ``HEADER``."""
         return (
@@ -221,18 +226,29 @@ def _lanes(made: Stages, step: Step) -> float:
 
 def trace(profile: Profile, spans: Sequence[Span]) -> dict[str, object]:
     """One run in the trace event format of Chrome; microseconds."""
+    place = {"pid": 1, "tid": 1}
     events = [
         {
             "name": f"{step.node} {step.algorithm}".strip(),
             "cat": step.algorithm,
             "ph": "X",
-            "pid": 1,
-            "tid": 1,
+            **place,
             "ts": start * 1e6,
             "dur": length * 1e6,
-            "args": {"op": step.op, "kernel": step.kernel, "bytes": step.bytes},
+            "args": _counted(step, length),
         }
         for step, (start, length) in zip(profile.steps, spans, strict=True)
     ]
-    named = {"name": "process_name", "ph": "M", "pid": 1, "args": {"name": profile.model}}
-    return {"traceEvents": [named, *events], "displayTimeUnit": "ns"}
+    names = {"process_name": profile.model, "thread_name": f"steps, {profile.target}"}
+    named = [{"name": k, "ph": "M", **place, "args": {"name": v}} for k, v in names.items()]
+    return {"traceEvents": [*named, *events], "displayTimeUnit": "ns"}
+
+
+def _counted(step: Profiled, length: float) -> dict[str, object]:
+    """What a trace says of a step: what it computes, how much, and how fast in this run."""
+    counts = {"flops": step.flops, "bytes": step.bytes}
+    rates = {f"G{unit}/s": count / length / 1e9
+             for unit, count in (("FLOP", step.flops), ("B", step.bytes))
+             if count is not None and length}  # fmt: skip
+    known = {name: count for name, count in counts.items() if count is not None}
+    return {"step": step.step, "op": step.op, "kernel": step.kernel, **known, **rates}

@@ -58,15 +58,58 @@ def test_the_table(capsys):
     assert "of the FMA peak" in said.splitlines()[-1]
 
 
-def test_a_trace_has_the_steps_in_a_row(model, tmp_path, capsys):
+@pytest.fixture
+def traced(model, tmp_path, capsys):
+    """What a trace holds, and the profile printed with it."""
     file = tmp_path / "trace.json"
     found = profile(capsys, model, "--trace", file)
-    events = json.loads(file.read_text())["traceEvents"]
-    spans = [event for event in events if event["ph"] == "X"]
+    return json.loads(file.read_text(encoding="utf-8"), parse_constant=pytest.fail), found
+
+
+def test_a_trace_has_the_steps_in_a_row(traced):
+    trace, found = traced
+    spans = [event for event in trace["traceEvents"] if event["ph"] == "X"]
     assert len(spans) == len(found["steps"])
+    for event, step in zip(spans, found["steps"], strict=True):
+        assert event["name"] == f"{step['node']} {step['algorithm']}"
+        assert event["args"]["step"] == step["step"]
     for event, after in pairwise(spans):
         assert event["ts"] + event["dur"] <= after["ts"] + 1e-6
     assert spans[0]["args"]["op"] == "conv+bias+relu"
+
+
+def test_a_trace_is_of_the_format_of_chrome(traced):
+    """Complete events ("X") and metadata ("M"), with the fields that their kind must have."""
+    trace, _ = traced
+    assert trace["displayTimeUnit"] in ("ms", "ns")
+    for event in trace["traceEvents"]:
+        assert isinstance(event["name"], str) and event["name"]
+        assert isinstance(event["pid"], int) and isinstance(event["tid"], int)
+        if event["ph"] == "M":
+            assert event["name"] in ("process_name", "thread_name")
+            assert isinstance(event["args"]["name"], str)
+        else:
+            assert event["ph"] == "X"
+            assert min(event["ts"], event["dur"]) >= 0
+    kinds = [event["ph"] for event in trace["traceEvents"]]
+    assert kinds[:2] == ["M", "M"] and set(kinds[2:]) == {"X"}
+
+
+def test_a_trace_counts_flops_and_bytes(traced):
+    trace, found = traced
+    graph = convc.compile(network(), 1).stages(N=1).optimised
+    flops = dict.fromkeys((node.name for node in graph.nodes), 0)
+    for event, step in zip(trace["traceEvents"][2:], found["steps"], strict=True):
+        counts = event["args"]
+        assert counts["bytes"] == step["bytes"] > 0
+        if event["dur"]:
+            assert counts["GB/s"] == pytest.approx(counts["bytes"] / event["dur"] / 1e3)
+        if "flops" in counts:
+            flops[step["node"]] += counts["flops"]
+    for node in graph.nodes:
+        want = node.op.cost(*(graph.types[name] for name in node.inputs)).flops
+        assert flops[node.name] in (0, pytest.approx(want, abs=2))  # 0: it took no time at all
+    assert flops["relu1"] > 0
 
 
 def test_a_file_that_cannot_be_written_is_named(model, tmp_path, capsys):

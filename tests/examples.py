@@ -58,10 +58,7 @@ def applicable(graph: ir.Graph, target: str | None = None) -> list[str]:
     return [c.algorithm.name for c in candidates(site) if c.reason is None]
 
 
-
-def program_of(
-    graph: ir.Graph, target: str | None = None, algorithm: str | None = None
-) -> Program:
+def program_of(graph: ir.Graph, target: str | None = None, algorithm: str | None = None) -> Program:
     """What a static graph is lowered to, without any pass and without machine code.
 
     ``algorithm`` is forced on every node.

@@ -76,7 +76,6 @@ class Case:
         return next(a for a in ALGORITHMS if a.name == self.algorithm)
 
 
-
 CASES = [
     pytest.param(Case(name, example, algorithm, dtype, target), id="-".join(
         [name.replace("-", ""), algorithm, dtype, target]))
@@ -195,8 +194,11 @@ def test_every_op_has_an_algorithm() -> None:
 
 def layers() -> list[ir.Graph]:
     """Convolutions of the sizes that networks have, to be chosen for but not run."""
-    sizes = [((8, 3, 224, 224), (64, 3, 7, 7)), ((1, 512, 7, 7), (512, 512, 3, 3)),
-             ((1, 64, 224, 224), (64, 64, 1, 1))]
+    sizes = [
+        ((8, 3, 224, 224), (64, 3, 7, 7)),
+        ((1, 512, 7, 7), (512, 512, 3, 3)),
+        ((1, 64, 224, 224), (64, 64, 1, 1)),
+    ]
     sizes += [((1, c, n, n), (k, c, m, m)) for c, k in ((16, 16), (64, 64), (64, 256))
               for n in (4, 8, 14, 56) for m in (1, 3, 5)]  # fmt: skip
     found = []
@@ -248,4 +250,3 @@ def test_exact_results_need_no_algorithm_that_rounds_differently() -> None:
 
 def test_the_code_generator_knows_every_function_of_the_kernel_language() -> None:
     assert EMITTERS.keys() == FUNCTIONS.keys()
-

@@ -42,9 +42,7 @@ def test_code_for_another_machine_is_not_run(graph: ir.Graph) -> None:
         convc.compile(graph.bind({"N": 1}), target=other)
 
 
-def test_the_environment_names_the_target(
-    graph: ir.Graph, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_environment_names_the_target(graph: ir.Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVC_TARGET", available()[-1])
     assert convc.compile(graph.bind({"N": 1})).options.target.name == available()[-1]
     monkeypatch.setenv("CONVC_TARGET", "typo")

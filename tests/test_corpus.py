@@ -70,9 +70,7 @@ SIZES: tuple[tuple[int, ...], ...] = ((23,), (9,), (8, 17), (11, 7), (13, 33), (
 def corpus() -> list[Shape]:
     """Every combination that is legal."""
     found = []
-    for window, (groups, inner, outer), size, direction in product(
-        WINDOWS, CHANNELS, SIZES, "cgh"
-    ):
+    for window, (groups, inner, outer), size, direction in product(WINDOWS, CHANNELS, SIZES, "cgh"):
         k, s, d, low, high = window
         if all(n + low + high >= (k - 1) * d + 1 and n + min(low, 0) + min(high, 0) > 0
                for n in size):  # fmt: skip

@@ -1,10 +1,10 @@
 """Build kernels: buffers are subscripted, loops are context managers.
 
-    k = KernelBuilder("relu")
-    x, y = k.read("x", "f32", (n,)), k.write("y", "f32", (n,))
-    with k.loop("i", n, "parallel") as i:
-        k.store(y[i], maximum(x[i], k.constant(0, "f32")))
-    kernel = k.build()
+k = KernelBuilder("relu")
+x, y = k.read("x", "f32", (n,)), k.write("y", "f32", (n,))
+with k.loop("i", n, "parallel") as i:
+    k.store(y[i], maximum(x[i], k.constant(0, "f32")))
+kernel = k.build()
 """
 
 from __future__ import annotations
@@ -90,9 +90,7 @@ class KernelBuilder:
         self._blocks[-1].append(Prefetch(place))
 
     @contextmanager
-    def loop(
-        self, name: str, extent: int | range, kind: LoopKind = "for"
-    ) -> Iterator[Affine]:
+    def loop(self, name: str, extent: int | range, kind: LoopKind = "for") -> Iterator[Affine]:
         """A loop over ``range(extent)``; one that runs once leaves no loop, unless it is a task."""
         bounds = extent if isinstance(extent, range) else range(extent)
         if len(bounds) == 1 and kind != "parallel":

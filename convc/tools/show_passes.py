@@ -20,20 +20,24 @@ def described(graph: ir.Graph, passes: Sequence[Pass], target: Target, diff: boo
     before, rows = graph, [("(as given)", *_figures(graph, target))]
     for name, after in run_passes(graph, passes):
         old, new = (ir.to_text(each).splitlines() for each in (before, after))
-        changed = old != new
-        rows.append((name, *(_figures(after, target) if changed else rows[-1][1:])))
+        rows.append((name, *(_figures(after, target) if old != new else rows[-1][1:])))
         if diff:
-            yield f"{name}: {len(before.nodes)} -> {len(after.nodes)} nodes"
-            if not changed:
-                yield "  nothing changed"
+            yield f"{name}: {_change(*rows[-2:]) if old != new else 'nothing changed'}"
             yield from difflib.unified_diff(old, new, "before", "after", lineterm="")
             yield ""
         before = after
     yield table(HEADER, rows)
     yield (
         "\nbytes moved: operands and results of every node; predicted: on one thread, every node "
-        "by the\nalgorithm that is then chosen"
+        "by the\nalgorithm that is then chosen, with what it takes to convert its operands"
     )
+
+
+def _change(before: Sequence[str], after: Sequence[str]) -> str:
+    """Every figure by its name, as it was and as it is where it has changed."""
+    figures = zip(HEADER[1:], before[1:], after[1:], strict=True)
+    return "; ".join(f"{name} {f'{old} -> {new}' if old != new else old}"
+                     for name, old, new in figures)  # fmt: skip
 
 
 def _figures(graph: ir.Graph, target: Target) -> tuple[str, ...]:

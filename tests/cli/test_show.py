@@ -5,7 +5,10 @@ import pytest
 
 import convc
 import ir
+from convc.passes import PIPELINE
+from convc.select import choices
 from convc.tools import show
+from convc.tools.table import nbytes, seconds
 from tests.cli.commands import network, refused, status
 
 
@@ -28,10 +31,26 @@ def test_show_prints_the_graph_as_it_is_or_for_given_sizes(model, capsys):
 def test_show_prints_what_each_pass_changed(model, capsys):
     assert status("show", model, "--at", "passes") == 0
     said = capsys.readouterr().out
-    assert "fuse_epilogues: 8 -> 6 nodes" in said
+    (line,) = (line for line in said.splitlines() if line.startswith("fuse_epilogues: "))
+    assert "nodes 8 -> 6; Mflops " in line
+    assert "bytes moved " in line and "predicted " in line
+    assert "remove_dead_code: nothing changed" in said
     assert "+  %relu1 = fused(%x, %conv1.weight, %conv1.bias)" in said
     assert status("show", model, "--at", "passes", "--no-diff") == 0
     assert "fused" not in capsys.readouterr().out
+
+
+def test_the_figures_after_the_passes_are_those_of_what_is_compiled(model, capsys):
+    assert status("show", model, "--at", "passes", "--sizes", "N=2") == 0
+    table = capsys.readouterr().out.split("-----\n")[-1].split("\n\n")[0].splitlines()
+    made = convc.compile(network(), 1).stages(N=2)
+    cost = made.optimised.cost()
+    chosen = [choice.chosen for choice in choices(made.optimised, made.target)]
+    assert {each.algorithm.name for each in chosen} == {a.name for a in made.algorithms.values()}
+    predicted = sum(each.seconds + each.conversions for each in chosen)
+    figures = (str(len(chosen)), f"{cost.flops / 1e6:.3f}", nbytes(cost.bytes), seconds(predicted))
+    assert table[-1].split(maxsplit=1)[1].split() == " ".join(figures).split()
+    assert [line.split()[0] for line in table[1:]] == [each.__name__ for each in PIPELINE]
 
 
 def test_show_gives_a_reason_against_every_other_algorithm(model, capsys):

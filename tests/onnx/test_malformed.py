@@ -12,7 +12,7 @@ import pytest
 
 import convc
 import ir
-from convc.frontends.onnx import importer, load
+from convc.frontends.onnx import importer, load, tensors
 from ir.types import Array
 from tests.onnx.models import FLOAT, INT64, info, make, model_of, node_model, onnx
 from tests.onnx.mutations import refused
@@ -236,6 +236,32 @@ def test_loops_within_loops() -> None:
     nodes.append(relu("x", "y"))
     stored = {"yes": np.array(True), "count": np.array(1000)}
     refuses(model_of(nodes, [info("x", [2])], [info("y", [2])], stored), "more than 200000 nodes")
+
+
+@pytest.mark.parametrize("listed", [True, False])
+def test_a_weight_of_a_loop_is_read_once(listed: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A small file cannot become large in memory by its rounds; the graph holds the weight once."""
+    read: list[str] = []
+    whole = tensors.array_of
+    monkeypatch.setattr(tensors, "array_of", lambda t, e: read.append(t.name) or whole(t, e))
+    w = onnx.numpy_helper.from_array(np.array([3, 5], np.float32), "w")
+    nodes = [] if listed else [make.make_node("Constant", [], ["w"], value=w)]
+    nodes.append(make.make_node("Mul", ["old", "w"], ["new"]))
+    body = make.make_graph(
+        nodes, "body", [info("round", [], INT64), info("going", [], 9), info("old", [2])],
+        [info("going", [], 9), info("new", [2]), info("w", [2])], [w] if listed else [],
+    )  # fmt: skip
+    node = make.make_node("Loop", ["count", "yes", "x"], ["y", "all"], body=body)
+    outputs = [info("y", [2]), info("all", None)]
+    stored = {"yes": np.array(True), "count": np.array(4)}
+    model = model_of([node], [info("x", [2])], outputs, stored)
+    graph = load(model)
+    assert sorted(read) == ["count", "w", "yes"]
+    assert sorted(map(np.shape, graph.weights.values())) == [(2,), (4, 2)]
+    found = ir.interpret(graph, {"x": np.ones(2, np.float32)})
+    np.testing.assert_array_equal(found["y"], [81, 625])
+    monkeypatch.setattr(importer, "MAX_BYTES", 20)
+    refuses(model, "takes more than")
 
 
 def relu(source: str, result: str) -> Any:

@@ -11,9 +11,8 @@ import numpy as np
 import ir
 from convc.frontends.onnx.attributes import Attributes
 from convc.frontends.onnx.errors import GIVE_SHAPES, ConstantNeededError, NodeError
-from convc.frontends.onnx.external import External
 from convc.frontends.onnx.symbolic import is_symbolic, settled
-from convc.frontends.onnx.tensors import array_of
+from convc.frontends.onnx.tensors import Stored
 from ir.dims import Dim
 from ir.types import Array
 
@@ -47,7 +46,7 @@ class Live:
 class House(Protocol):
     """What all nodes of a model share."""
 
-    external: External
+    stored: Stored
 
     def weight(self, operand: Known) -> ir.Value:
         """A known value as a weight of the graph."""
@@ -183,7 +182,7 @@ class Call:
     def array(self, name: str) -> Array | None:
         """The numbers of a tensor that is an attribute."""
         tensor = self.attributes.tensor(name)
-        return None if tensor is None else array_of(tensor, self.house.external)
+        return None if tensor is None else self.house.stored(tensor)
 
     def budget(self, size: int) -> None:
         """NodeError where what is computed at import takes too many bytes."""

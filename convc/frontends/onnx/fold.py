@@ -150,7 +150,7 @@ def _gather(n: Call) -> Array:
     x, index = known(n), known(n, 1)
     axis = axis_of(n.attributes.integer("axis", 0), x.ndim)
     n.budget(index.size * x.size // max(x.shape[axis], 1) * 8)
-    return np.take(x, index, axis)
+    return np.asarray(np.take(x, index, axis), x.dtype)
 
 
 def _concat(n: Call) -> Array:

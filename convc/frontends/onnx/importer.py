@@ -24,7 +24,7 @@ from convc.frontends.onnx.names import STANDARD, Names, legal, renamed
 from convc.frontends.onnx.operators import OPERATORS
 from convc.frontends.onnx.survey import functions_of
 from convc.frontends.onnx.symbolic import LARGEST, MAX_TERMS, settled
-from convc.frontends.onnx.tensors import MAX_RANK, NARROW, array_of, name_of
+from convc.frontends.onnx.tensors import MAX_RANK, NARROW, Stored, name_of
 from ir.dims import Sym
 from ir.types import Array
 
@@ -81,7 +81,7 @@ class Importer:
         shapes: Mapping[str, Sequence[int | str]],
         constants: Mapping[str, Array],
     ) -> None:
-        self.model, self.external, self.constants = model, external, constants
+        self.model, self.stored, self.constants = model, Stored(external), constants
         self.inputs = Inputs(model.graph, shapes, constants)
         self.b = Recorder(legal(model.graph.name or "graph"))
         self.functions = functions_of(model)
@@ -105,7 +105,7 @@ class Importer:
         for tensor in proto.initializer:
             if tensor.name in scope.values:
                 raise LoadError(f"weight '{tensor.name}' is defined a second time")
-            scope.values[tensor.name] = self._stored(tensor)
+            scope.values[tensor.name] = self._weight(tensor)
         if proto.sparse_initializer:
             raise LoadError("sparse weights are not supported; store them as plain tensors")
         for name, array in self.constants.items():
@@ -144,15 +144,15 @@ class Importer:
 
     def weight(self, operand: Known) -> ir.Value:
         """A known value as a weight, one for all its uses."""
-        if id(operand) not in self._weights:
+        if id(operand.array) not in self._weights:
             array = computable(operand.array)
             if array is not operand.array:
                 self.budget(array.nbytes)
             value = self.b.weight(self.b.fresh("constant"), array)
-            self._weights[id(operand)] = operand, value
+            self._weights[id(operand.array)] = operand, value
             if operand.name:
                 self.wanted[value.name] = self.names[operand.name]
-        return self._weights[id(operand)][1]
+        return self._weights[id(operand.array)][1]
 
     def live(self, name: str) -> ir.Value:
         """What the model, outside of functions and branches, calls so."""
@@ -181,9 +181,9 @@ class Importer:
             self._notes.add(text)
             LOG.warning("%s: %s", self.b.name, text)
 
-    def _stored(self, tensor: Any) -> Known:
+    def _weight(self, tensor: Any) -> Known:
         try:
-            array = array_of(tensor, self.external)
+            array = self.stored(tensor)
         except LoadError as error:
             raise error.within(f"weight '{tensor.name}'") from error
         if tensor.data_type in NARROW:
@@ -261,7 +261,7 @@ class Importer:
         """The results of a graph within a node, in a round of a loop for the operands given."""
         self._visit()
         inner = scope.inner(node, round)
-        inner.values.update({t.name: self._stored(t) for t in graph.initializer})
+        inner.values.update({t.name: self._weight(t) for t in graph.initializer})
         inner.values.update(zip((value.name for value in graph.input), operands, strict=True))
         before = len(self.problems)
         self.run(graph.node, inner)

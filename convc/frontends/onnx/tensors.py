@@ -59,6 +59,20 @@ def value_type(element: int) -> DType:
     return DType.FLOAT64 if element == DOUBLE else DType.FLOAT32
 
 
+class Stored:
+    """The numbers of tensors: each is read once, however often a loop or a function comes by."""
+
+    def __init__(self, external: External) -> None:
+        self._external = external
+        self._read: dict[int, tuple[TensorProto, Array]] = {}  # the first keeps its id its own
+
+    def __call__(self, tensor: TensorProto) -> Array:
+        """What `array_of` gives."""
+        if id(tensor) not in self._read:
+            self._read[id(tensor)] = tensor, array_of(tensor, self._external)
+        return self._read[id(tensor)][1]
+
+
 def array_of(tensor: TensorProto, external: External) -> Array:
     """The numbers of a stored tensor, read-only; LoadError where they are not what it declares."""
     kind = numpy_type(tensor.data_type)

@@ -180,12 +180,17 @@ def require_number(op: Op, attribute: str) -> None:
     object.__setattr__(op, attribute, float(value))
 
 
-def require_extents(op: Op, attribute: str, value: object) -> None:
-    """AttributeValueError unless `value` is a tuple of non-negative or symbolic extents."""
+def require_tuple(op: Op, attribute: str, value: object) -> tuple[Any, ...]:
+    """`value`; AttributeValueError unless it is a tuple."""
     if not isinstance(value, tuple):
         given = described(value)
         raise AttributeValueError(f"{op.name}: {attribute} = {given} must be a tuple")
-    for extent in value:
+    return value
+
+
+def require_extents(op: Op, attribute: str, value: object) -> None:
+    """AttributeValueError unless `value` is a tuple of non-negative or symbolic extents."""
+    for extent in require_tuple(op, attribute, value):
         if not isinstance(extent, Sym):
             require_integer(op, attribute, extent, 0)
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from ir.errors import AttributeValueError, ShapeError
-from ir.op import Example, Values, require_floats, require_integer
+from ir.op import Example, Values, require_floats, require_integer, require_tuple
 from ir.ops.composite import Composite
 from ir.ops.index import Take
 from ir.ops.movement import Pad
@@ -55,9 +55,10 @@ class AdaptivePool(Composite):
             if value not in legal:
                 hint = f"is not {', '.join(legal[:-1])} or {legal[-1]}"
                 raise AttributeValueError(f"{self.name}: {attribute} = {value!r} {hint}")
-        windows = len(self.size) if self.mode == "offset" else 0
-        for attribute, count in (("size", max(1, len(self.size))), ("window", windows)):
-            value = getattr(self, attribute)
+        axes = len(require_tuple(self, "size", self.size))
+        windows = axes if self.mode == "offset" else 0
+        for attribute, count in (("size", max(1, axes)), ("window", windows)):
+            value = require_tuple(self, attribute, getattr(self, attribute))
             if len(value) != count:
                 reason = f"needs {count} entries for mode {self.mode} and size {self.size}"
                 raise AttributeValueError(f"{self.name}: {attribute} = {value} {reason}")

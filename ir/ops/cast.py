@@ -159,7 +159,7 @@ class Uniform(Op):
 
 def _require_dtype(op: Cast | Constant | Uniform, legal: Sequence[DType]) -> None:
     """Make the attribute `dtype` a type's name; AttributeValueError unless it is a legal one."""
-    named = {dtype.value for dtype in legal}
+    named = [dtype.value for dtype in legal]
     given = op.dtype.value if isinstance(op.dtype, DType) else op.dtype
     if given not in named:
         hint = f"must be one of {', '.join(sorted(named))}"

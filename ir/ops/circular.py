@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ir.errors import ShapeError
-from ir.op import Example, Values, require_floats
+from ir.op import Example, Values, require_floats, require_tuple
 from ir.ops.composite import Composite
 from ir.ops.movement import Concat, Slice
 from ir.ops.window import Pads, require_geometry
@@ -35,7 +35,8 @@ class CircularPad(Composite):
     operands: ClassVar[tuple[str, ...]] = ("x",)
 
     def validate(self) -> None:
-        require_geometry(self, (1,) * len(self.pads), self.pads)
+        axes = len(require_tuple(self, "pads", self.pads))
+        require_geometry(self, (1,) * axes, self.pads)
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         (x,) = types

@@ -12,7 +12,7 @@ import numpy as np
 
 from ir.dims import Dim
 from ir.errors import AttributeValueError, ShapeError
-from ir.op import Example, Values, require_extents, require_floats, require_integer
+from ir.op import Example, Values, require_extents, require_floats, require_integer, require_tuple
 from ir.ops.composite import Composite
 from ir.ops.index import Take
 from ir.ops.pointwise import Mul
@@ -67,7 +67,7 @@ class Resize(Composite):
                 hint = f"is not one of {', '.join(legal)}"
                 raise AttributeValueError(f"{self.name}: {attribute} = {value!r} {hint}")
         require_extents(self, "size", self.size)
-        for factor in self.factors:
+        for factor in require_tuple(self, "factors", self.factors):
             if not isinstance(factor, tuple) or len(factor) != 2:
                 reason = "must hold pairs of whole numbers"
                 raise AttributeValueError(f"{self.name}: factors = {self.factors} {reason}")

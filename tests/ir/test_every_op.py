@@ -1,7 +1,9 @@
 """What every op in the registry must satisfy, on every one of its examples."""
 
+import contextlib
 import dataclasses
 import inspect
+import itertools
 import re
 
 import numpy as np
@@ -15,6 +17,9 @@ EXAMPLES = [
     for op in ir.OPS
     for example in op.examples()
 ]
+STRANGE = [None, "x", -1, 0, 1.5, True, 2**70, float("nan"), float("inf"), {}, (), (0,), (-1,),
+           ("a",), ((1, 2),), ((None,),), ((0, 0),) * 3, (1.5, 1.5), (1,) * 7, ir.symbol("N"),
+           (ir.symbol("N"),)]  # fmt: skip
 MOVED = {"reshape", "transpose", "expand", "slice", "pad", "concat", "reverse", "take",
          "take_along", "cast", "uniform", "constant"}  # any element type  # fmt: skip
 ZERO_GRADIENT = {"stop_gradient"}  # by definition, whatever the differences are
@@ -94,6 +99,29 @@ def test_wrong_operands_are_refused_with_the_name_of_the_op(example):
             example.op.infer(*wrong)
     with pytest.raises(ir.GraphError, match="operands"):
         example.op.result_types([*example.inputs, *example.inputs, ir.TensorType.parse("f32[]")])
+
+
+@pytest.mark.parametrize("op", ir.OPS, ids=lambda op: op.name)
+def test_attributes_of_any_kind_are_taken_or_refused_with_the_name_of_the_op(op):
+    for example in op.examples():
+        for field, value in itertools.product(dataclasses.fields(op), STRANGE):
+            try:
+                changed = dataclasses.replace(example.op, **{field.name: value})
+            except ir.AttributeValueError as error:
+                assert op.name in str(error)
+            else:
+                with contextlib.suppress(ir.Error):  # whose place is said where the op stands
+                    changed.infer(*example.inputs)
+
+
+@pytest.mark.parametrize("op", ir.OPS, ids=lambda op: op.name)
+def test_operands_of_any_type_are_taken_or_refused(op):
+    types = list(map(ir.TensorType.parse, ("f32[]", "f32[3]", "i64[3]", "f32[2, 0, 4]", "f32[N, 3]",
+                                           "f32[2, 3, 4]", "f64[1, 2, 3, 4]")))  # fmt: skip
+    example = op.examples()[0]
+    for given in itertools.islice(itertools.product(types, repeat=len(example.inputs)), 500):
+        with contextlib.suppress(ir.Error):
+            example.op.infer(*given)
 
 
 @pytest.mark.parametrize("example", EXAMPLES)

@@ -1,0 +1,84 @@
+"""Files of ONNX that are written: the model, its weights, what the command line makes."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+import convc
+import ir
+from convc import cli, zoo
+from convc.frontends.onnx import export
+from convc.frontends.onnx.export.exporter import IR_VERSION
+from tests.onnx.models import onnx
+from tests.onnx.test_export import alike, network, noise
+from tests.oracles import SEED
+
+
+def test_a_file_is_the_model(tmp_path: Path) -> None:
+    graph = network(N=2, H=14, W=13)
+    convc.save(graph, tmp_path / "small.onnx")
+    model = onnx.load(tmp_path / "small.onnx")
+    assert (model.ir_version, model.producer_name) == (IR_VERSION, "convc")
+    back = convc.load(tmp_path / "small.onnx")
+    given = noise(graph)
+    alike(ir.interpret(back, given), ir.interpret(graph, given), 1e-6)
+    assert [file.name for file in tmp_path.iterdir()] == ["small.onnx"]
+
+
+def test_a_compiled_model_is_saved_as_its_graph(tmp_path: Path) -> None:
+    graph = network(N=2, H=14, W=13)
+    model = convc.compile(graph, threads=1)
+    convc.save(model, tmp_path / "small.ir")
+    assert convc.load(tmp_path / "small.ir") == graph
+    assert convc.to_onnx(model) == convc.to_onnx(graph)
+
+
+def test_large_weights_lie_in_a_file_beside(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export, "LARGEST", 1000)
+    monkeypatch.setattr(export, "SMALL", 24)
+    graph = network(N=2, H=14, W=13)
+    path = tmp_path / "large.onnx"
+    for _ in range(2):  # the second time over the first
+        convc.save(graph, path)
+        assert {file.name for file in tmp_path.iterdir()} == {"large.onnx", "large.onnx.data"}
+        given = noise(graph)
+        alike(ir.interpret(convc.load(path), given), ir.interpret(graph, given), 1e-6)
+        engine: Any = pytest.importorskip("onnxruntime")
+        session = engine.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        alike({"loss": session.run(None, given)[0]}, ir.interpret(graph, given))
+    sizes = {name: array.nbytes for name, array in graph.weights.items()}
+    assert (tmp_path / "large.onnx.data").stat().st_size == sum(s for s in sizes.values() if s > 24)
+
+
+def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    graph = network(N=1, H=14, W=13)
+    missing = tmp_path / "missing" / "a.onnx"
+    with pytest.raises(FileNotFoundError) as caught:
+        convc.save(graph, missing)
+    assert caught.value.filename == str(missing)
+    with pytest.raises(convc.InputError, match=r"cannot write \.onxx; use \.ir or \.onnx"):
+        convc.save(graph, tmp_path / "a.onxx")
+
+
+def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    def converted(*argv: object) -> Path:
+        assert cli.main(["convert", *map(str, argv)]) == 0
+        assert capsys.readouterr().out.startswith(f"{argv[-1]}  ")
+        return Path(str(argv[-1]))
+
+    first = converted("zoo:lenet", "--output", tmp_path / "lenet.onnx")
+    back = convc.load(converted(first, "--sizes", "N=3", "-o", tmp_path / "lenet.ir"))
+    given = {"x": np.random.default_rng(SEED).standard_normal((3, 1, 28, 28), np.float32)}
+    alike(ir.interpret(back, given), ir.interpret(zoo.build("lenet", "N"), given), 1e-6)
+    training = convc.load(
+        converted("zoo:lenet", "--gradients", "--sizes", "N=2", "-o", tmp_path / "back.onnx")
+    )
+    assert "grad_conv1.weight" in training.outputs
+    assert cli.main(["convert", "zoo:classifier_adaptive", "-o", str(tmp_path / "no.onnx")]) == 2
+    assert "adaptive_pool" in capsys.readouterr().err

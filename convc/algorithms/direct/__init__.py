@@ -17,6 +17,7 @@ from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.direct import channels, depthwise, planes, spatial, weight_gradient
 from convc.algorithms.direct.channels import Channels
 from convc.algorithms.epilogue import Epilogue
+from convc.algorithms.unpack import UNPACKING, packed_room, unpack
 from convc.cost import CLOCK, UNITS, slowness, stream_bytes
 from convc.layout import zero_halo
 from convc.schedule import register_tile
@@ -67,7 +68,7 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
     weight_gradient = isinstance(site.op, ConvWeightGrad)
     products = prod(shape.result) * shape.weights[1] * prod(shape.weights[2:]) / site.lanes
     if form == "channels" and weight_gradient:
-        cycles = products / UNITS * 1.1 + 6 * prod(shape.weights)  # stored lane by lane
+        cycles = products / UNITS * 1.1 + UNPACKING * prod(shape.weights)
     elif form == "channels":
         cycles = _tile_cycles(shape, site)
     elif form == "depthwise":
@@ -260,17 +261,20 @@ def _lower_weight_gradient(site: Site, shape: Convolution, form: Form, into: Low
     if form == "spatial":
         _lower_partial_sums(site, shape, into)
         return
-    upstream, source, result = into.read(0), into.read(1), into.write()
+    upstream, source = into.read(0), into.read(1)
     k = KernelBuilder(f"direct_{form}_weights")
     g, x = upstream.image(k, "g"), source.image(k, "x")
-    dw = k.write("dw", site.dtype, shape.weights)
     (lines,) = shape.lines()
     if form == "channels":
-        groups = shape.op.groups
+        room, packed = packed_room(site, into)
+        dw, groups = k.write("dw", site.dtype, packed), shape.op.groups
         weight_gradient.weight_gradient(k, g, x, dw, groups, lines, site.target)
-    elif form == "depthwise":
-        depthwise.weight_gradient(k, g, x, dw, lines)
-    into.run(k.build(), upstream, source, result)
+        into.run(k.build(), upstream, source, room)
+        unpack(site, room, into)
+    else:
+        result = into.write()
+        depthwise.weight_gradient(k, g, x, k.write("dw", site.dtype, shape.weights), lines)
+        into.run(k.build(), upstream, source, result)
 
 
 def _lower_partial_sums(site: Site, shape: Convolution, into: Lowering) -> None:

@@ -20,7 +20,7 @@ def weight_gradient(
 ) -> None:
     """Append the kernel's nests: whole vectors of K, then the lanes that remain.
 
-    g is blocked by the vector width, x by any block; dw is plain [K, C/groups, *taps].
+    g is blocked by the vector width, x by any block; dw is [K blocks, C/groups, *taps, lanes].
     """
     lanes, block = g.layout.block, x.layout.block
     out, inner = g.shape[1] // groups, x.shape[1] // groups
@@ -60,9 +60,9 @@ def _nest(
         return fma(x[(p["n"], source, *at, p["i"])], g[(p["n"], vector, *here, p["v"])], acc)
 
     def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
-        row = p["g"] * out + p["o"] * lanes + p["v"] + first
+        vector = p["g"] * -(-out // lanes) + p["o"] + first // lanes
         column = p["b"] * block + p["i"] + start
-        return dw[(row, column, *(p[t] for t in taps))], acc
+        return dw[(vector, column, *(p[t] for t in taps), p["v"])], acc
 
     axes: dict[str, int] = {"g": groups, "o": vectors, "b": blocks}
     axes |= {t: line.taps for t, line in zip(taps, lines, strict=True)}

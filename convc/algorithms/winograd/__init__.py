@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, ClassVar
 from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.epilogue import Epilogue
+from convc.algorithms.unpack import UNPACKING
 from convc.algorithms.winograd import gradient
 from convc.algorithms.winograd.product import multiply_blocks, weights_kernel
 from convc.algorithms.winograd.tiling import LARGEST, Tiling, axes_of
@@ -159,7 +160,7 @@ def gradient_seconds(tiling: gradient.GradientTiling, site: Site) -> float:
     vectors = prod(tiling.points) * tiling.images
     cycles = vectors * tiling.shape.image[1] * blocks[0] / UNITS / EFFICIENCY
     cycles += vectors * sum(blocks) * TRANSFORM * len(tiling.points)
-    cycles += 10 * prod(tiling.shape.weights)  # stored lane by lane
+    cycles += UNPACKING * prod(tiling.shape.weights)
     sums = prod(tiling.points) * tiling.shape.image[1] * blocks[0]
     moved = (vectors * sum(blocks) + sums) * lanes * itemsize
     return cycles * slowness(site.target) / CLOCK + 3 * moved / stream_bytes(moved)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from convc.algorithms.base import Site
 from convc.algorithms.convolution import Convolution
+from convc.algorithms.unpack import packed_room, unpack
 from convc.algorithms.winograd.tiling import IDENTITY
 from convc.algorithms.winograd.toom_cook import Filtering, Matrix, filtering
 from convc.algorithms.winograd.transform import flat, transformed
@@ -99,8 +100,9 @@ def lower_gradient(site: Site, tiling: GradientTiling, into: Lowering) -> None:
     matrices = [each.input for each in tiling.filters]
     into.run(_transform(tiling, image, matrices, pads, "x"), image, xs)
     into.run(_multiply(tiling, dtype, site), xs, gs, ms)
-    result = into.write()
-    into.run(_transform_back(tiling, dtype), ms, result)
+    dws, packed = packed_room(site, into)
+    into.run(_transform_back(tiling, dtype, packed), ms, dws)
+    unpack(site, dws, into)
 
 
 def _transform(
@@ -173,26 +175,22 @@ def _product_nest(x: Buffer, g: Buffer, m: Buffer, below: Segment, above: Segmen
     return Nest(m.dtype, axes, store, update, ({"t": range(images)},))
 
 
-def _transform_back(tiling: GradientTiling, dtype: Scalar) -> Kernel:
-    """dw[k, c, *taps] of the products."""
+def _transform_back(tiling: GradientTiling, dtype: Scalar, packed: tuple[int, ...]) -> Kernel:
+    """dw[out block, c, *taps, lanes] of the products."""
     k = KernelBuilder("winograd_gradient_back")
-    inner, out = tiling.shape.image[1], tiling.shape.result[1]
-    lanes, points = tiling.lanes, tiling.points
-    m = k.read("products", dtype, (inner, tiling.blocks(out), prod(points), lanes))
-    dw = k.write("dw", dtype, tiling.shape.weights)
-    taps = tiling.shape.weights[2:]
+    blocks, inner, *taps, lanes = packed
+    m = k.read("products", dtype, (inner, blocks, prod(tiling.points), lanes))
+    dw = k.write("dw", dtype, packed)
     matrices = [each.output for each in tiling.filters]
-    for first, blocks, width in segments(out, lanes):
-        with (
-            k.loop("o", blocks, "parallel") as o,
-            k.loop("c", inner, "parallel") as c,
-            k.loop("v", width, "vector") as v,
-        ):
-            block = o + first // lanes
-            source = _products(m, points, c, block, v)
-            values = transformed(k, matrices, source, m, width, v)
-            for place, value in zip(product(*map(range, taps)), values, strict=True):
-                k.store(dw[(o * lanes + v + first, c, *place)], value)
+    with (
+        k.loop("o", blocks, "parallel") as o,
+        k.loop("c", inner, "parallel") as c,
+        k.loop("v", lanes, "vector") as v,
+    ):
+        source = _products(m, tiling.points, c, o, v)
+        values = transformed(k, matrices, source, m, lanes, v)
+        for place, value in zip(product(*map(range, taps)), values, strict=True):
+            k.store(dw[(o, c, *place, v)], value)
     return k.build()
 
 

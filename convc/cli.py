@@ -83,7 +83,10 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for tool in TOOLS:
         tool.add_parser(subparsers)
-    args = parser.parse_args(argv)
+    words = list(sys.argv[1:] if argv is None else argv)
+    command = subparsers.choices.get(words[0]) if words else None
+    # intermixed: options may stand between the positional arguments
+    args = command.parse_intermixed_args(words[1:]) if command else parser.parse_args(words)
     status: int = args.run(args)
     return status
 

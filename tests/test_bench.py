@@ -263,7 +263,9 @@ def test_ops_are_measured_beside_pytorch(capsys):
     assert status("bench", "--ops", "relu", "reverse", "--rounds", "1") == 0
     said = capsys.readouterr().out
     assert "relu" in said and "both" in said and "geometric mean" in said
-    assert "families: convolution" in refused(capsys, "bench", "--ops", "rellu")
+    said = refused(capsys, "bench", "--ops", "rellu")
+    assert "did you mean 'relu'" in said
+    assert "families: convolution" in said and "'conv, groups', 'transposed'" in said
 
 
 @pytest.mark.parametrize(

@@ -52,7 +52,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )  # fmt: skip
     parser.add_argument("names", nargs="*", metavar="NAME",
                         help="cases, or networks (default: all cases)")  # fmt: skip
-    parser.add_argument("--vs", nargs="+", default=[], choices=peers.PEERS, metavar="PEER",
+    parser.add_argument("--vs", nargs="+", default=[], metavar="PEER",
                         help=f"peers: {', '.join(peers.PEERS)}; those that cannot do one "
                         "are left out of it")  # fmt: skip
     parser.add_argument("--threads", metavar="N", type=positive, default=1,
@@ -88,6 +88,7 @@ def _add_layer_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure what is asked for and print a table, or JSON."""
+    _separate(args)
     peers.require(args.vs)
     asked = [args.layers is not None, args.ops is not None, bool(args.names)]
     if sum(asked) > 1:
@@ -105,6 +106,17 @@ def run(args: argparse.Namespace) -> int:
     rows = [row for case in args.names or CASES for row in CASES[case](target, args)]
     _print(args, [asdict(row) for row in rows], table(HEADER, [cells(row) for row in rows]))
     return 0
+
+
+def _separate(args: argparse.Namespace) -> None:
+    """Move what ``--vs`` took, being no peer but a case, network or file, to the names."""
+    for word in [word for word in args.vs if word not in peers.PEERS]:
+        if word not in (*CASES, *zoo.NAMES) and not _is_model(word):
+            known = ", ".join(peers.PEERS)
+            hint = did_you_mean(word, peers.PEERS) or f"; peers are {known}"
+            raise Error(f"--vs: no peer {word!r}{hint}")
+        args.vs.remove(word)
+        args.names.append(word)
 
 
 def _networks(args: argparse.Namespace) -> int:

@@ -21,6 +21,7 @@ from convc.tools.peers import needed
 from convc.tools.progress import Progress
 from convc.tools.table import table
 from convc.tools.timing import Call, Timing, measure, pause_for
+from ir.errors import did_you_mean
 
 HEADER = ("op", "direction", "ms", "PyTorch, ms", "ratio", "difference")
 SLOW = 1 / 3  # a ratio below this is pointed out
@@ -104,8 +105,11 @@ def _named(patterns: Sequence[str]) -> Iterator[OpCase]:
     known = {case.name: (family, case) for family, cases in FAMILIES.items() for case in cases}
     for pattern in patterns:
         if not any(fnmatch(name, pattern) or pattern == f for name, (f, _) in known.items()):
-            raise InputError(f"--ops: nothing is called {pattern!r}; families: "
-                             f"{', '.join(FAMILIES)}; cases: {', '.join(known)}")  # fmt: skip
+            hint = did_you_mean(pattern, (*FAMILIES, *known))
+            raise InputError(
+                f"--ops: nothing is called {pattern!r}{hint} (families: "
+                f"{', '.join(FAMILIES)}; cases: {', '.join(map(repr, known))})"
+            )
     for name, (family, case) in known.items():
         if not patterns or any(fnmatch(name, p) or p == family for p in patterns):
             yield case

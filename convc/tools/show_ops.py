@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
+from inspect import getmembers, isfunction
+from typing import Any
+
+import numpy as np
 
 import ir
 from convc.algorithms import Site
@@ -15,14 +19,46 @@ from convc.tools.table import pairs
 from ir.errors import did_you_mean
 from ir.ops.composite import Composite
 
+KINDS = {kind.__name__: kind.name for kind in ir.OPS}
+METHODS = [name for name, _ in getmembers(ir.Builder, isfunction)
+           if not name.startswith("_") and name not in ir.OP_BY_NAME]  # fmt: skip
+
 
 def described(names: Sequence[str], target: Target) -> Iterator[str]:
-    """A paragraph for each op (all if none is named). Raises ``InputError`` for an unknown one."""
+    """A paragraph for each op (all if none is named), or method of the builder.
+
+    Raises ``InputError`` for what is neither.
+    """
+    known = (*ir.OP_BY_NAME, *filter(_behind, METHODS))
     for name in names:
-        if name not in ir.OP_BY_NAME:
-            raise InputError(f"--ops: no op '{name}'{did_you_mean(name, ir.OP_BY_NAME)}")
-    for op in [ir.OP_BY_NAME[name] for name in names] or ir.OPS:
-        yield _paragraph(op, target)
+        if name not in known:
+            raise InputError(f"--ops: no op '{name}'{did_you_mean(name, known)}")
+    for name in names or ir.OP_BY_NAME:
+        kind = ir.OP_BY_NAME.get(name)
+        yield _method(name) if kind is None else _paragraph(kind, target)
+
+
+def _method(name: str) -> str:
+    """What a method of the builder means that is named like no op."""
+    rows = [("method of", "ir.Builder"), ("made of", ", ".join(_behind(name)))]
+    return f"{name}: {_summary(getattr(ir.Builder, name))}\n{pairs(rows)}\n"
+
+
+def _behind(method: str) -> dict[str, None]:
+    """The ops that a method of the builder names, itself or through other methods."""
+    found = dict[str, None]()
+    for word in getattr(ir.Builder, method).__code__.co_names:
+        if word in KINDS:
+            found[KINDS[word]] = None
+        elif word in ir.OP_BY_NAME and hasattr(ir.Builder, word):
+            found[word] = None
+        elif word in METHODS and word != method:
+            found |= _behind(word)
+    return found
+
+
+def _summary(described: object) -> str:
+    return " ".join((described.__doc__ or "").split("\n\n")[0].split())
 
 
 def _paragraph(kind: type[ir.Op], target: Target) -> str:
@@ -39,8 +75,7 @@ def _paragraph(kind: type[ir.Op], target: Target) -> str:
         ("gradient", _gradient(first)),
         _computed(examples, target),
     ]
-    summary = " ".join((kind.__doc__ or "").split("\n\n")[0].split())
-    return f"{kind.name}: {summary}\n{pairs(rows)}\n"
+    return f"{kind.name}: {_summary(kind)}\n{pairs(rows)}\n"
 
 
 def _gradient(example: ir.Example) -> str:
@@ -68,8 +103,17 @@ def _computed(examples: Sequence[ir.Example], target: Target) -> tuple[str, str]
     for example in examples:
         graph = _graph(example)
         site = Site.of(graph, graph.nodes[0], target)
-        found |= dict.fromkeys(c.algorithm.name for c in candidates(site) if c.reason is None)
+        for each in (site, replace(site, constants=_weights(site))):
+            found |= dict.fromkeys(c.algorithm.name for c in candidates(each) if c.reason is None)
     return "algorithms", ", ".join(found)
+
+
+def _weights(site: Site) -> tuple[np.ndarray[Any, Any] | None, ...]:
+    """Float operands after the first as weights, separable ones."""
+    return tuple(
+        np.ones(type.static_shape, type.dtype.numpy) if number and type.dtype.is_float else None
+        for number, type in enumerate(site.inputs)
+    )
 
 
 def _graph(example: ir.Example) -> ir.Graph:

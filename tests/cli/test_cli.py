@@ -11,7 +11,7 @@ import pytest
 import convc
 import ir
 from convc import cli
-from convc.tools import demo
+from convc.tools import bench, demo
 from tests.cli.commands import refused, status
 
 ROOT = Path(__file__).parents[2]
@@ -66,6 +66,29 @@ def test_python_m_convc_is_the_same_command():
 )
 def test_wrong_arguments_are_refused_in_two_lines(argv, capsys):
     refused(capsys, *argv)
+
+
+def test_options_may_stand_between_positional_arguments(model, capsys):
+    assert status("why", model, "--target", "plain", "relu1") == 0
+    right = capsys.readouterr().out
+    assert status("why", model, "relu1", "--target", "plain") == 0
+    assert right == capsys.readouterr().out != ""
+
+
+def test_peers_may_stand_before_the_names(capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(bench, "_networks", lambda args: seen.append((args.vs, args.names)) or 0)
+    monkeypatch.setattr(bench.peers, "require", lambda peers: None)
+    assert status("bench", "--vs", "onnxruntime", "torch", "lenet", "unet") == 0
+    assert status("bench", "lenet", "unet", "--vs", "onnxruntime", "torch") == 0
+    assert seen == [(["onnxruntime", "torch"], ["lenet", "unet"])] * 2
+    assert "did you mean 'onnxruntime'" in refused(capsys, "bench", "--vs", "onxruntime", "lenet")
+
+
+def test_an_error_points_to_the_help_of_its_command(capsys):
+    for argv in (["why", "m.ir", "--bogus"], ["why", "m.ir", "a", "b"], ["why"]):
+        assert "see convc why --help" in refused(capsys, *argv)
+    assert "see convc --help" in refused(capsys, "fly")
 
 
 def test_an_interrupt_ends_with_130_and_one_word(model, capsys, monkeypatch):

@@ -117,3 +117,17 @@ def test_show_ops_tells_how_every_op_is_computed(capsys):
     assert "max_pool_grad" in capsys.readouterr().out
     assert "'max_pool'?" in refused(capsys, "show", "--ops", "maxpool")
     assert "MODEL, or --ops" in refused(capsys, "show")
+
+
+def test_show_ops_tells_what_methods_of_the_builder_are_made_of(capsys):
+    assert status("show", "--ops", "conv_transpose", "depthwise_conv", "max") == 0
+    said = capsys.readouterr().out
+    made = [line.split("of ")[1].strip() for line in said.splitlines() if "made of" in line]
+    assert made == ["reverse, conv, conv_input_grad", "conv", "reduce_max"]
+    assert "'conv_transpose'?" in refused(capsys, "show", "--ops", "convtranspose")
+    assert "no op 'apply'" in refused(capsys, "show", "--ops", "apply")
+
+
+def test_show_ops_counts_algorithms_that_weights_have_to_suit(capsys):
+    assert status("show", "--ops", "conv") == 0
+    assert ", separable" in capsys.readouterr().out

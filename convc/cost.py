@@ -24,8 +24,8 @@ def stream_bytes(size: float) -> float:
 
 
 def cold_seconds(size: float, resident: float) -> float:
-    """What reading weights takes longer than again and again, where others have been read since.
+    """What reading weights takes where others have been read since.
 
     ``resident``: the bytes of all weights of the network; they stay in the caches or they do not.
     """
-    return size / stream_bytes(max(size, resident)) - size / stream_bytes(size)
+    return size / stream_bytes(max(size, resident))

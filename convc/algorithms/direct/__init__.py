@@ -116,7 +116,7 @@ def _no_plain(site: Site, form: Form) -> str | None:
     """Why the form with channels in the lanes cannot write plain data, if it cannot."""
     if isinstance(site.op, ConvWeightGrad):
         return "direct itself writes plain weight gradients"
-    if form != "channels":
+    if Convolution.of(site).op.groups > 1 and form != "channels":
         return f"direct takes the form {form} here"
     if Epilogue(site, 1).adds_tensors:
         return "the epilogue adds a tensor"
@@ -141,6 +141,8 @@ class Direct:
 
     def form(self, site: Site) -> Form:
         shape = Convolution.of(site)
+        if self.variant == "plain" and shape.op.groups == 1:
+            return "channels"  # though its lanes be few
         if self.variant != "rows":
             return form_of(shape, site.lanes)
         alone = form_of(shape, site.lanes) == "depthwise"

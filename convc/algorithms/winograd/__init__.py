@@ -167,7 +167,8 @@ def gradient_seconds(tiling: gradient.GradientTiling, site: Site) -> float:
 
 
 def predicted_seconds(tiling: Tiling, site: Site) -> float:
-    """Products near the peak, transforms, and what the caches deliver too slowly."""
+    """Products near the peak and transforms; or the weights, which are prefetched meanwhile, and
+    what else the caches deliver too slowly."""
     batch, itemsize = tiling.shape.image[0], site.outputs[0].dtype.itemsize
     vectors = prod(tiling.tiles) * prod(tiling.points) * tiling.interleaved
     inner, blocks = tiling.phases * tiling.shape.inner, tiling.phases * tiling.in_blocks
@@ -175,5 +176,4 @@ def predicted_seconds(tiling: Tiling, site: Site) -> float:
     cycles += vectors * (blocks + tiling.out_blocks) * TRANSFORM * len(tiling.points)
     fetch = tiling.fetch_seconds(tiling.block(itemsize), itemsize)
     steady = batch * max(cycles * slowness(site.target) / CLOCK, fetch * tiling.interleaved)
-    larger = prod(tiling.weight_shape) - prod(tiling.shape.weights)
-    return steady + cold_seconds(max(larger, 0) * itemsize, site.resident)
+    return max(steady, cold_seconds(prod(tiling.weight_shape) * itemsize, site.resident))

@@ -220,13 +220,19 @@ class Importer:
         kind = f"{domain}.{call.node.op_type}" if domain else call.node.op_type
         if kind in CONTROL:
             return CONTROL[kind](self, call, scope)
-        emit: Emit | None = OPERATORS.get(kind) or FOLDS.get(kind)
-        if all(isinstance(operand, Known) for operand in call.operands) and kind in FOLDS:
-            emit = FOLDS[kind]
-        if emit is None:
+        folds: dict[str, Emit] = FOLDS
+        known = all(isinstance(operand, Known) for operand in call.operands)
+        tables = (folds, OPERATORS) if known else (OPERATORS, folds)
+        ways = [table[kind] for table in tables if kind in table]
+        if not ways:
             raise NodeError("convc has no such operator")
         with np.errstate(all="ignore"):
-            made = emit(call)
+            try:
+                made = ways[0](call)
+            except UndecidedError:  # what the model computes when it runs is known then
+                if not known or len(ways) == 1:
+                    raise
+                made = ways[1](call)
         return made if isinstance(made, list | tuple) else [made]  # type: ignore[list-item]
 
     def _called(

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +11,7 @@ import pytest
 import convc
 import ir
 from convc import zoo
+from convc.backend.target import target_named
 from convc.tools import bench_layers, comparison, layers, peers, timing
 from convc.tools.layers import DIRECTIONS, LAYERS, Layer
 from convc.tools.ops_cases import FAMILIES
@@ -126,6 +128,18 @@ def test_calls_together_all_run_and_pass_errors_on():
     assert sorted(done) == [1, 2]
     with pytest.raises(ZeroDivisionError):
         timing.together([lambda: None, lambda: 1 / 0])()
+
+
+def test_the_peak_is_the_best_of_short_calls_on_every_thread(monkeypatch):
+    naps = iter([0.02, 0.002, 0.01] * 100)
+
+    def nap():
+        time.sleep(next(naps))
+
+    monkeypatch.setattr(timing, "peak_call", lambda target, turns: (nap, 1e9))
+    one, two = (timing.peak_rate(target_named(), threads, 0.1) for threads in (1, 2))
+    assert 1e9 / 0.004 < one <= 1e9 / 0.002
+    assert 1.2 * one < two <= 2e9 / 0.002
 
 
 def test_a_layer_alone(capsys):

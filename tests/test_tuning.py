@@ -2,7 +2,9 @@
 
 import logging
 import pickle
+import time
 from dataclasses import replace
+from functools import partial
 from itertools import count
 
 import numpy as np
@@ -17,8 +19,8 @@ from convc.select import choices
 from convc.tuning import tuner
 from convc.tuning.database import database, measured
 from convc.tuning.records import REFUSED, signature
-from convc.tuning.stopwatch import ENOUGH, elsewhere, measure
-from convc.tuning.trial import BETWEEN, Trial, alone, workspace_bytes
+from convc.tuning.stopwatch import ENOUGH, SHORTEST, elsewhere, measure
+from convc.tuning.trial import BETWEEN, Entry, Trial, alone, workspace_bytes
 from convc.tuning.tuner import tune
 from ir.ops import Relu
 from tests.tuning_cases import HERE, chosen_by, names, network, options, single
@@ -55,9 +57,20 @@ def test_a_node_alone_runs_without_conversions(algorithm, threads):
     assert labels and not labels & {*BETWEEN, "pack"}
     for array in kept:
         array[:] = np.nan
+    entry.empty()
+    assert all(np.isnan(array).all() for array in kept)
     entry.call()
     if "plain" in algorithm or "rows" in algorithm:  # the node writes the output itself
         np.testing.assert_array_equal(kept[0], entry.results["y"].reshape(-1))
+
+
+def test_what_a_call_takes_by_itself_is_no_part_of_a_time():
+    def entry(seconds):
+        return Entry({}, partial(time.sleep, seconds), partial(time.sleep, 0.02), [])
+
+    times = measure({"some": entry(0.05), "none": entry(0.01)}, np.ones(1, np.int64), 3, 0.0)
+    assert 0.02 < times["some"] < 0.045
+    assert times["none"] == SHORTEST
 
 
 def test_packing_counts_where_weights_are_not_constant():

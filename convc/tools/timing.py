@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 import numpy as np
@@ -114,6 +115,26 @@ def peak_call(target: Target, turns: int = 20000) -> tuple[Call, float]:
         entry(table, 0, 1, None)
 
     return call, 2.0 * turns * y.size
+
+
+def peak_rate(target: Target, threads: int, seconds: float = 0.05) -> float:
+    """Flops a second of multiply-adds alone, on so many cores at once.
+
+    Each thread makes short calls for a while, and the best of each counts: whatever else runs on
+    the machine now and then makes no difference.
+    """
+    pairs = [peak_call(target, 50_000) for _ in range(threads)]
+    rates: list[float] = []
+
+    def best(call: Call, flops: float) -> None:
+        least, end = inf, time.perf_counter() + seconds
+        while (start := time.perf_counter()) < end or least == inf:
+            call()
+            least = min(least, time.perf_counter() - start)
+        rates.append(flops / least)
+
+    together([functools.partial(best, *pair) for pair in pairs])()
+    return sum(rates)
 
 
 def together(calls: Sequence[Call]) -> Call:

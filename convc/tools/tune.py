@@ -26,8 +26,8 @@ from convc.tuning.tuner import Outcome, tune
 
 DESCRIPTION = """\
 Measure how long each algorithm takes for each op of MODEL that leaves a choice: alone, on random
-inputs, with as much else read between two runs as the rest of MODEL works on. The times are kept
-in this machine's database (convc doctor says where it is).
+inputs, without the call itself, with as much else read between two runs as the rest of MODEL works
+on. The times are kept in this machine's database (convc doctor says where it is).
 From then on every compilation goes by them, for the same op, types, target, number of threads
 and version of convc. Ops whose times are known are not measured again; an interrupt loses none.
 

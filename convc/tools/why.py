@@ -19,7 +19,7 @@ from convc.tools import arguments
 from convc.tools.check import one_node
 from convc.tools.progress import Progress
 from convc.tools.table import json_text, nbytes, seconds, table
-from convc.tools.timing import measure, peak_of
+from convc.tools.timing import peak_rate
 from convc.tools.tune import add_budget, options_of, prepared
 from convc.tuning.database import Database
 from convc.tuning.records import REFUSED, Context, Times, signature
@@ -137,7 +137,7 @@ def run(args: argparse.Namespace) -> int:
     better = optimised(graph, options.passes)
     nodes = better.nodes if args.node is None else _wanted(args.node, graph, better)
     fresh = _measured(better, nodes, options, args.budget) if args.measure else {}
-    peak = _peak(options) if args.measure else None
+    peak = peak_rate(options.target, options.threads) if args.measure else None
     forced = renamed(dict(options.algorithms), graph, better)
     explained = list(_explained(better, nodes, options, forced, fresh, peak))
     context = Context.of(options.target, options.threads)
@@ -189,12 +189,6 @@ def _measured(graph: ir.Graph, nodes: Sequence[ir.Node], options: Options, budge
     left = f", no time left for {', '.join(outcome.left)}" if outcome.left else ""
     progress.done(f"{outcome.measured} measurements{left}")
     return store.times(Context.of(options.target, options.threads))
-
-
-def _peak(options: Options) -> float:
-    """Flops a second of multiply-adds alone, in float32, on as many threads as are used."""
-    call, flops = peak_of(options.target, options.threads)
-    return flops / measure({"peak": call}, 5, 0.02)["peak"].least
 
 
 def _explained(

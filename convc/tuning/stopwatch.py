@@ -7,7 +7,7 @@ larger than plain ones, so what is fastest then may be slowest in a network that
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from typing import TypeAlias
 
@@ -18,6 +18,7 @@ import ir
 from convc.tuning.trial import Entry
 
 Memory: TypeAlias = npt.NDArray[np.int64]
+SHORTEST = 1e-9  # seconds: what takes less than the clock can tell takes this
 ENOUGH = 64 << 20  # bytes: about the caches of one processor; reading more changes nothing
 
 
@@ -31,12 +32,12 @@ def elsewhere(graph: ir.Graph, node: ir.Node) -> Memory:
 def measure(
     entries: Mapping[str, Entry], others: Memory, rounds: int, seconds: float
 ) -> dict[str, float]:
-    """The least seconds of a run of each, taken in turn.
+    """The least seconds of a run of each, taken in turn, without what the call itself takes.
 
     Before each run ``others`` are read, then the node's operands. At least so many rounds, more as
     long as they take less than so many seconds.
     """
-    least = dict.fromkeys(entries, inf)
+    least, idle = (dict.fromkeys(entries, inf) for _ in range(2))
     for entry in entries.values():
         entry.call()
     begin, done = time.perf_counter(), 0
@@ -44,8 +45,14 @@ def measure(
         for name, entry in entries.items():
             for memory in (others, *entry.operands):
                 memory.sum()
-            start = time.perf_counter()
-            entry.call()
-            least[name] = min(least[name], time.perf_counter() - start)
+            entry.empty()  # the code of calling is in the caches then, for both
+            idle[name] = min(idle[name], _seconds(entry.empty))
+            least[name] = min(least[name], _seconds(entry.call))
         done += 1
-    return least
+    return {name: max(least[name] - idle[name], SHORTEST) for name in entries}
+
+
+def _seconds(call: Callable[[], None]) -> float:
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start

@@ -38,19 +38,27 @@ class Trial:
         plan = model.stages().plan
         mine = alone(plan, self.inputs)
         executable = Executable(mine, self.options.target, self.options.threads)
+        idle = Executable(Plan(mine.program, (), (), {}, {}, {}), self.options.target, 1)
         outputs = executable.allocate()
         addresses = [array.ctypes.data for array in outputs]
-        call = functools.partial(_run, executable, addresses, outputs)
+        call, empty = (
+            functools.partial(_run, each, addresses, outputs) for each in (executable, idle)
+        )
         operands = mine.constants.keys() - plan.constants.keys()
-        return Entry(results, call, [executable.constant(n).view(np.int64) for n in operands])
+        read = [executable.constant(n).view(np.int64) for n in operands]
+        return Entry(results, call, empty, read)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """What an algorithm computed, a call that runs it again, and the operands it reads then."""
+    """What an algorithm computed, a call that runs it again, and the operands it reads then.
+
+    ``empty`` is a call like it that computes nothing: what calling takes by itself.
+    """
 
     results: Mapping[str, Array]
     call: Callable[[], None]
+    empty: Callable[[], None]
     operands: Sequence[Array]
 
 
@@ -79,9 +87,7 @@ def alone(plan: Plan, inputs: Mapping[str, Array]) -> Plan:
     temporaries = {n: placed for n, placed in plan.temporaries.items() if n not in ready}
     steps = tuple(step for step in plan.steps if step.algorithm not in BETWEEN)
     prepare = (*plan.prepare, *early)
-    return Plan(
-        replace(program, inputs={}), prepare, steps, constants, temporaries, plan.passing
-    )
+    return Plan(replace(program, inputs={}), prepare, steps, constants, temporaries, plan.passing)
 
 
 def workspace_bytes(plan: Plan) -> int:
@@ -93,8 +99,11 @@ def workspace_bytes(plan: Plan) -> int:
     between = (step for step in plan.steps if step.algorithm in BETWEEN)
     values = {slot for step in between for slot in step.slots}
     values.update(slot for step in own[-1:] for slot in step.writes)
-    rest = [placed for number, placed in plan.temporaries.items() 
-            if number not in values and placed.slot.part is None]
+    rest = [
+        placed
+        for number, placed in plan.temporaries.items()
+        if number not in values and placed.slot.part is None
+    ]
     alive = [
         sum(placed.nbytes for placed in rest if placed.first <= number <= placed.last)
         for number in range(len(plan.steps))

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
-from importlib.metadata import entry_points
 from math import isfinite
 
 import ir
-from convc.algorithms import ALGORITHMS, Algorithm, Site, Wish
+from convc.algorithms import Algorithm, Site, Wish
 from convc.backend.target import Target
 from convc.cost import stream_bytes
 from convc.errors import AlgorithmError
+from convc.plugins import algorithms
 from convc.tuning.records import REFUSED, Times, signature
 from ir.ops import Expand, MatMul, Reshape, Softmax, Transpose
 from ir.ops.index import Finding, Indexing
@@ -59,13 +58,6 @@ class Choice:
     @property
     def applicable(self) -> tuple[Candidate, ...]:
         return tuple(c for c in self.considered if c.reason is None)
-
-
-@cache
-def algorithms() -> tuple[Algorithm, ...]:
-    """The built-in algorithms and those of installed plug-ins (group ``convc.algorithms``)."""
-    plugged = tuple(point.load()() for point in entry_points(group="convc.algorithms"))
-    return ALGORITHMS + plugged
 
 
 def candidates(site: Site, accuracy: str = "fast") -> Iterator[Candidate]:

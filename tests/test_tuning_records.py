@@ -18,6 +18,8 @@ import convc
 from convc import settings
 from convc.backend.target import target_named
 from convc.errors import LoadError
+from convc.plugins import source_of
+from convc.tuning import records
 from convc.tuning.database import FILE, Database, database, measured
 from convc.tuning.records import REFUSED, read_lines, rows, signature, to_lines
 from tests.tuning_cases import HERE, network
@@ -98,6 +100,18 @@ def test_the_database_keeps_times_apart_by_what_they_depend_on():
     store.record(HERE, "op", {"direct": 0.5, "winograd2": REFUSED})
     assert measured(target_named(), 1) == {"op": {"direct": 0.5, "winograd2": REFUSED}}
     assert len(store.rows()) == 6 and "6 measurements" in str(store)
+
+
+def test_times_of_other_code_count_no_more(monkeypatch):
+    store = database()
+    store.record(HERE, "op", {"direct": 1.0, "winograd2": REFUSED})
+    assert len({row.source for row in store.rows()} - {""}) == 2
+    sources = {"direct": source_of("direct"), "winograd2": "changed"}
+    monkeypatch.setattr(records, "source_of", sources.__getitem__)
+    assert store.times(HERE) == {"op": {"direct": 1.0}}
+    store.record(HERE, "op", {"winograd2": 2.0})
+    assert store.times(HERE) == {"op": {"direct": 1.0, "winograd2": 2.0}}
+    assert len(store.rows()) == 2
 
 
 def test_the_cache_folder_is_private_and_made_when_there_is_something_to_keep():
@@ -198,7 +212,8 @@ def test_nonsense_in_the_table_is_passed_over():
     with sqlite3.connect(store.path) as connection:
         for name, value in (("a", "fast"), ("b", -1.0), ("c", None), (b"d", 1.0)):
             connection.execute(
-                "INSERT INTO seconds VALUES (?, ?, ?, ?, ?, ?, ?)", ("op", *machine, name, value)
+                "INSERT INTO seconds VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                ("op", *machine, name, "", value),
             )
     connection.close()
     assert store.times(HERE) == {"op": {"direct": 1.0}}

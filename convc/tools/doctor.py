@@ -18,6 +18,7 @@ import ir
 from convc import settings
 from convc.backend.objects import objects
 from convc.backend.target import REQUIRED, available, host_features, target_named
+from convc.plugins import plug_ins
 from convc.tools import arguments
 from convc.tools.accuracy import random_inputs
 from convc.tools.check import check_graph
@@ -62,6 +63,7 @@ def facts() -> dict[str, Any]:
     return {
         "versions": _versions(),
         "extras": _extras(),
+        "plug-ins": _plug_ins(),
         "machine": _machine(),
         "targets": _targets(),
         "threads": _threads(),
@@ -71,8 +73,13 @@ def facts() -> dict[str, Any]:
             "tuning database": str(database()),
         },
         "variables": [
-            {"name": v.name, "value": v.value, "default": v.default, "meaning": v.meaning,
-             "problem": v.problem}
+            {
+                "name": v.name,
+                "value": v.value,
+                "default": v.default,
+                "meaning": v.meaning,
+                "problem": v.problem,
+            }
             for v in settings.VARIABLES
         ],
         "self-test": [_self_test(name) for name in available()],
@@ -100,6 +107,15 @@ def _extras() -> Facts:
         for extra, packages in EXTRAS.items()
         for package in packages
     }
+
+
+def _plug_ins() -> Facts:
+    """The algorithms that other packages bring, and what is wrong with those left out."""
+    return {
+        each.name: f"{each.value}, of {each.package}"
+        + (f"; WRONG, left out: {each.problem}" if each.problem else "")
+        for each in plug_ins()
+    } or {"algorithms": None}
 
 
 def _machine() -> Facts:

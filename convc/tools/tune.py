@@ -28,8 +28,9 @@ DESCRIPTION = """\
 Measure how long each algorithm takes for each op of MODEL that leaves a choice: alone, on random
 inputs, without the call itself, with as much else read between two runs as the rest of MODEL works
 on. The times are kept in this machine's database (convc doctor says where it is).
-From then on every compilation goes by them, for the same op, types, target, number of threads
-and version of convc. Ops whose times are known are not measured again; an interrupt loses none.
+From then on every compilation goes by them, for the same op, types, target, number of threads,
+version of convc and source of the algorithm. What is known is not measured again, but for --again;
+an interrupt loses nothing.
 
 The results of the algorithms are compared first; one that computes wrong numbers is never chosen.
 Exit status 1 when there is one. Without MODEL, only --import and --export are done."""
@@ -73,8 +74,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     parser = arguments.new_parser(
         subparsers, "tune", "measure which algorithm is fastest for each op", DESCRIPTION, EXAMPLE
     )
-    parser.add_argument("model", metavar="MODEL", nargs="?",
-                        help="a .ir file; its weights lie beside it in .safetensors")  # fmt: skip
+    arguments.add_model(parser, optional=True)
     arguments.add_sizes(parser, 1)
     arguments.add_threads(parser)
     arguments.add_target(parser)

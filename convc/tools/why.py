@@ -24,7 +24,7 @@ from convc.tools.tune import add_budget, options_of, prepared
 from convc.tuning.database import Database
 from convc.tuning.records import REFUSED, Context, Times, signature
 from convc.tuning.trial import workspace_bytes
-from convc.tuning.tuner import tune
+from convc.tuning.tuner import HOPELESS, tune
 from ir.errors import did_you_mean
 
 DESCRIPTION = """\
@@ -251,12 +251,14 @@ def _remark(choice: Choice, candidate: Candidate, chosen: bool) -> str:
     if chosen and choice.forced:
         return "forced"
     if candidate.measured == REFUSED:
-        return "computed WRONG numbers when measured"
+        return "computed WRONG numbers when measured (mended? convc tune --again)"
     if candidate.seconds == inf:
         return "only on request"
-    known = any(c.measured is not None for c in choice.applicable)
+    known = [c.measured for c in choice.applicable if c.measured is not None]
     if known and candidate.measured is None:
-        return "not measured: not in the running"
+        hopeless = candidate.seconds > HOPELESS * min(known)
+        why = f"predicted over {HOPELESS:g} times the best" if hopeless else "convc tune does it"
+        return f"not in the running: not measured, {why}"
     return "" if len(choice.applicable) > 1 else "the only one"
 
 

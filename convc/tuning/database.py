@@ -20,13 +20,16 @@ from convc.backend.target import Target
 from convc.tuning.records import Context, Row, rows, times_of
 
 LOG = logging.getLogger("convc")
-FILE = "tuning-1.sqlite3"  # the number changes with the table
+FILE = "tuning-2.sqlite3"  # the number changes with the table
 TABLE = """CREATE TABLE IF NOT EXISTS seconds (
     signature TEXT, target TEXT, triple TEXT, threads INTEGER, version TEXT, algorithm TEXT,
-    seconds REAL, PRIMARY KEY (signature, target, triple, threads, version, algorithm)
+    source TEXT, seconds REAL,
+    PRIMARY KEY (signature, target, triple, threads, version, algorithm)
 ) WITHOUT ROWID"""
-INSERT = "INSERT OR REPLACE INTO seconds VALUES (?, ?, ?, ?, ?, ?, ?)"
-SELECT = "SELECT signature, target, triple, threads, version, algorithm, seconds FROM seconds"
+INSERT = "INSERT OR REPLACE INTO seconds VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+SELECT = (
+    "SELECT signature, target, triple, threads, version, algorithm, source, seconds FROM seconds"
+)
 UNDER = " WHERE target = ? AND triple = ? AND threads = ? AND version = ?"
 DELETE = "DELETE FROM seconds" + UNDER + " AND signature = ?"
 PATIENCE = 10.0  # seconds to wait for another process that writes
@@ -142,4 +145,4 @@ def measured(target: Target, threads: int) -> dict[str, dict[str, float]]:
 
 
 def _key(row: Row) -> tuple[object, ...]:
-    return tuple(vars(row).values())[:-1]
+    return tuple(vars(row).values())[:-2]

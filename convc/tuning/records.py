@@ -13,6 +13,7 @@ import convc
 import ir
 from convc.backend.target import Target
 from convc.errors import LoadError
+from convc.plugins import source_of
 from ir.text import op_text
 
 Times: TypeAlias = Mapping[str, Mapping[str, float]]
@@ -40,7 +41,10 @@ class Context:
 
 @dataclass(frozen=True, order=True)
 class Row:
-    """One time. Rows sort by all that makes them distinct."""
+    """One time. Rows sort by all that makes them distinct.
+
+    ``source`` is a digest of the algorithm's code: a time of other code counts no more.
+    """
 
     signature: str
     target: str
@@ -48,6 +52,7 @@ class Row:
     threads: int
     version: str
     algorithm: str
+    source: str
     seconds: float
 
     @property
@@ -79,16 +84,16 @@ def rows(context: Context, name: str, times: Mapping[str, float]) -> list[Row]:
     """Times of one signature as rows, to four digits: beyond them is noise."""
     machine = (context.target, context.triple, context.threads, context.version)
     return [
-        Row(name, *machine, algorithm, float(f"{seconds:.4g}"))
+        Row(name, *machine, algorithm, source_of(algorithm), float(f"{seconds:.4g}"))
         for algorithm, seconds in times.items()
     ]
 
 
 def times_of(given: Iterable[Row], context: Context) -> dict[str, dict[str, float]]:
-    """The times among the rows that were taken under ``context``."""
+    """The times among the rows that were taken under ``context``, of code as it is now."""
     found: dict[str, dict[str, float]] = {}
     for row in given:
-        if row.context == context:
+        if row.context == context and row.source == source_of(row.algorithm):
             found.setdefault(row.signature, {})[row.algorithm] = row.seconds
     return found
 

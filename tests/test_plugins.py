@@ -1,0 +1,109 @@
+"""Algorithms of other packages: entry points as installed packages have them."""
+
+import logging
+import sys
+
+import numpy as np
+import pytest
+
+import convc
+import ir
+from convc import plugins
+from convc.plugins import algorithms, plug_ins, source_of
+from tests.cli.commands import status
+
+MODULE = """
+from convc.algorithms import Direct
+
+class Mine(Direct):
+    def __init__(self):
+        super().__init__("plain")
+        self.name = "mine"
+
+class Twin(Direct):
+    pass
+
+class Stranger:
+    name = "stranger"
+"""
+
+
+@pytest.fixture
+def package(tmp_path, monkeypatch):
+    """Install a package with entry points; gives back its module."""
+
+    def install(**points):
+        (tmp_path / "others_algorithms.py").write_text(MODULE)
+        info = tmp_path / "others-1.0.dist-info"
+        info.mkdir()
+        (info / "METADATA").write_text("Metadata-Version: 2.1\nName: others\nVersion: 1.0\n")
+        lines = [f"{name} = {value}" for name, value in points.items()]
+        (info / "entry_points.txt").write_text("\n".join(["[convc.algorithms]", *lines, ""]))
+        monkeypatch.syspath_prepend(tmp_path)
+        forget()
+        return tmp_path / "others_algorithms.py"
+
+    yield install
+    sys.modules.pop("others_algorithms", None)
+    monkeypatch.undo()
+    forget()
+
+
+def forget():
+    for each in (plug_ins, algorithms, source_of):
+        each.cache_clear()
+
+
+def graph():
+    b = ir.Builder("one")
+    w = np.random.default_rng(0).standard_normal((4, 3, 3, 3), np.float32)
+    b.output("y", b.conv(b.input("x", "f32[1, 3, 8, 9]"), b.weight("w", w), name="y"))
+    return b.build()
+
+
+def test_an_algorithm_of_another_package_is_one_like_any(package, capsys):
+    package(mine="others_algorithms:Mine")
+    assert algorithms()[-1].name == "mine"
+    model = convc.compile(graph(), 1, algorithms={"y": "mine"})
+    x = np.random.default_rng(1).standard_normal((1, 3, 8, 9), np.float32)
+    np.testing.assert_allclose(model(x), ir.interpret(graph(), {"x": x})["y"], atol=1e-4)
+    assert status("doctor") == 0
+    assert "others_algorithms:Mine, of others" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("value", "reason"),
+    [
+        ("no_such_module:Mine", "ModuleNotFoundError: No module named 'no_such_module'"),
+        ("others_algorithms:Absent", "AttributeError"),
+        ("others_algorithms:Twin", "there is an algorithm 'direct' already"),
+        ("others_algorithms:Stranger", "Stranger is no convc.algorithms.Algorithm: no reorders"),
+    ],
+)
+def test_a_plug_in_of_no_use_is_named_and_left_out(value, reason, package, caplog, capsys):
+    package(broken=value, mine="others_algorithms:Mine")
+    with caplog.at_level(logging.WARNING, "convc"):
+        assert [each.name for each in algorithms()][-1] == "mine"
+        convc.compile(graph(), 1)
+    (record,) = caplog.records
+    said = record.getMessage()
+    assert said.startswith(f"plug-in 'broken' ({value}, of others) is left out: ")
+    assert reason in said and len(algorithms()) == len(plugins.ALGORITHMS) + 1
+    assert status("doctor") == 0
+    line = next(x for x in capsys.readouterr().out.splitlines() if x.strip().startswith("broken"))
+    assert "WRONG, left out" in line and reason in line
+
+
+def test_two_plug_ins_have_two_names(package):
+    package(first="others_algorithms:Mine", second="others_algorithms:Mine")
+    problems = {each.name: each.problem for each in plug_ins()}
+    assert problems["first"] is None and "'mine' already" in problems["second"]
+
+
+def test_a_digest_tells_apart_the_sources_of_algorithms(package):
+    file = package(mine="others_algorithms:Mine")
+    before = source_of("mine"), source_of("direct"), source_of("winograd2"), source_of("unknown")
+    assert len(set(before)) == 4 and before[3] == ""
+    source_of.cache_clear()
+    file.write_text(MODULE + "# another\n")
+    assert source_of("mine") != before[0] and source_of("direct") == before[1]

@@ -12,10 +12,13 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from convc.algorithms import ALGORITHMS, Algorithm
+from convc.errors import AlgorithmError
 
 LOG = logging.getLogger("convc")
 GROUP = "convc.algorithms"
 NEEDED = ("name", "reorders_only", "supports", "seconds", "block", "wishes", "lower", "tolerance")
+
+_registered: dict[str, Algorithm] = {}
 
 
 @dataclass(frozen=True)
@@ -47,11 +50,31 @@ def plug_ins() -> tuple[PlugIn, ...]:
 
 @cache
 def algorithms() -> tuple[Algorithm, ...]:
+    """All of them: built-in ones, those of plug-ins, those registered."""
+    return _installed() + tuple(_registered.values())
+
+
+@cache
+def _installed() -> tuple[Algorithm, ...]:
     """The built-in algorithms and those of plug-ins; says once which plug-ins are left out."""
     for each in plug_ins():
         if each.problem is not None:
             LOG.warning("%s is left out: %s", each, each.problem)
     return ALGORITHMS + tuple(each.algorithm for each in plug_ins() if each.algorithm is not None)
+
+
+def register(algorithm: Algorithm) -> None:
+    """Offer an algorithm to every compilation in this process from now on.
+
+    It takes the place of one that was registered under its name before. Raises
+    ``AlgorithmError`` for what is no algorithm, and for a name of another origin.
+    """
+    problem = _problem(algorithm, {each.name for each in _installed()})
+    if problem is not None:
+        raise AlgorithmError(f"cannot be registered: {problem}")
+    _registered[algorithm.name] = algorithm
+    algorithms.cache_clear()
+    source_of.cache_clear()
 
 
 @cache

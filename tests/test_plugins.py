@@ -9,7 +9,9 @@ import pytest
 import convc
 import ir
 from convc import plugins
-from convc.plugins import algorithms, plug_ins, source_of
+from convc.algorithms import Direct
+from convc.errors import AlgorithmError
+from convc.plugins import algorithms, plug_ins, register, source_of
 from tests.cli.commands import status
 
 MODULE = """
@@ -50,7 +52,7 @@ def package(tmp_path, monkeypatch):
 
 
 def forget():
-    for each in (plug_ins, algorithms, source_of):
+    for each in (plug_ins, plugins._installed, algorithms, source_of):
         each.cache_clear()
 
 
@@ -92,6 +94,26 @@ def test_a_plug_in_of_no_use_is_named_and_left_out(value, reason, package, caplo
     assert status("doctor") == 0
     line = next(x for x in capsys.readouterr().out.splitlines() if x.strip().startswith("broken"))
     assert "WRONG, left out" in line and reason in line
+
+
+class Own(Direct):
+    def __init__(self, name):
+        super().__init__("plain")
+        self.name = name
+
+
+def test_an_algorithm_can_be_registered_and_again_and_not_as_another(monkeypatch):
+    monkeypatch.setattr(plugins, "_registered", {})
+    register(Own("own"))
+    assert convc.compile(graph(), 1, algorithms={"y": "own"}).stages().algorithms["y"].name == "own"
+    first = algorithms()
+    register(Own("own"))
+    assert len(algorithms()) == len(first) and algorithms()[-1] is not first[-1]
+    with pytest.raises(AlgorithmError, match="algorithm 'winograd2' already"):
+        register(Own("winograd2"))
+    with pytest.raises(AlgorithmError, match=r"is no convc\.algorithms\.Algorithm: no name"):
+        register(3)
+    forget()
 
 
 def test_two_plug_ins_have_two_names(package):

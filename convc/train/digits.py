@@ -22,9 +22,7 @@ class Digits:
     test_labels: npt.NDArray[np.int64]
 
 
-def load_digits(
-    dtype: npt.DTypeLike = np.float32, seed: int = 0, held_out: float = 0.2
-) -> Digits:
+def load_digits(dtype: npt.DTypeLike = np.float32, seed: int = 0, held_out: float = 0.2) -> Digits:
     """The digits, split at random but the same way for the same `seed`.
 
     The first round(held_out · 1797) images of `default_rng(seed).permutation(1797)` are held out:

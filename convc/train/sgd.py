@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import textwrap
+from collections.abc import Callable, Collection, Mapping
 from numbers import Real
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
@@ -14,22 +15,29 @@ import ir
 from convc.compile_arguments import check_graph
 from convc.errors import InputError
 from convc.model import Model, compile
-from ir.ops import BatchNormTraining, StopGradient
+from ir.ops import BatchNorm, BatchNormTraining, StopGradient
 from ir.types import described
 
 Array = npt.NDArray[Any]
+Chosen: TypeAlias = Collection[str] | Callable[[str], bool] | None
+"""Weights to learn, by name or by a predicate of the name; None for all that are learned."""
 
 
-def training_step(graph: ir.Graph, loss: str = "loss", momentum: float = 0.9) -> ir.Graph:
+def training_step(
+    graph: ir.Graph, loss: str = "loss", momentum: float = 0.9, wrt: Chosen = None
+) -> ir.Graph:
     """One step of gradient descent on the scalar output ``loss``, as a graph.
 
-    For each float weight w, with velocity v, that gradients reach (``ir.ops.StopGradient``):
-    v' = momentum * v + dloss/dw, w' = w - rate * v'. A running mean or variance of
-    ``ir.ops.BatchNormTraining`` becomes the one that it computes.
+    For each weight w that is learned, with velocity v: v' = momentum * v + dloss/dw and
+    w' = w - rate * v'. Learned are the float weights that gradients reach
+    (``ir.ops.StopGradient``), but for the mean and variance of ``ir.ops.BatchNorm``; of these
+    ``wrt`` chooses some, by a predicate of the name, or it names what to learn. A running mean or
+    variance of ``ir.ops.BatchNormTraining`` becomes the one that it computes.
     Inputs: those of ``graph``, ``rate`` [], then w and ``velocity_w`` for each weight. Outputs:
     ``loss``, then ``next_w`` and ``next_velocity_w``; running values have no velocity. Raises
     ``ir.GradientError`` where the loss cannot be differentiated, ``InputError`` where it is no
-    scalar output, ``momentum`` is not in [0, 1), or two nodes move the same running value.
+    scalar output, ``momentum`` is not in [0, 1), ``wrt`` names what cannot be learned or chooses
+    nothing, or two nodes move the same running value.
     """
     check_graph(graph)
     if not (_finite(momentum) and 0 <= momentum < 1):
@@ -39,7 +47,7 @@ def training_step(graph: ir.Graph, loss: str = "loss", momentum: float = 0.9) ->
                          f"its outputs are {', '.join(graph.outputs)}")  # fmt: skip
     only = ir.dead_code(graph.replace(outputs={loss: graph.outputs[loss]}))
     moved = _running(only)
-    names = [name for name in _learned(only) if name not in moved]
+    names = _chosen(only, [name for name in _reached(only) if name not in moved], wrt)
     backward = ir.vjp(only.weights_as_inputs([*names, *moved]), names)
     b = ir.Builder.of(_seeded(backward, loss))
     dtype = graph.types[graph.outputs[loss]].dtype
@@ -57,7 +65,33 @@ def training_step(graph: ir.Graph, loss: str = "loss", momentum: float = 0.9) ->
     return ir.dead_code(built.replace(outputs=kept))
 
 
-def _learned(graph: ir.Graph) -> list[str]:
+def _chosen(graph: ir.Graph, reached: list[str], wrt: Chosen) -> list[str]:
+    """Of the weights that gradients reach, those to learn."""
+    fixed = {name for node in graph.nodes if isinstance(node.op, BatchNorm)
+             for name in node.inputs[1:]}  # fmt: skip
+    usual = [name for name in reached if name not in fixed]
+    if wrt is None:
+        return usual
+    if callable(wrt):
+        names = [name for name in usual if wrt(name)]
+        if not names:
+            raise InputError(f"wrt chooses none of the weights: {_listed(usual)}")
+        return names
+    if isinstance(wrt, str) or not isinstance(wrt, Collection):
+        hint = f"['{wrt}']" if isinstance(wrt, str) else "names, or a function of the name"
+        raise InputError(f"wrt={described(wrt)}: give {hint}")
+    for name in wrt:
+        if name not in reached:
+            can = f"what can be learned: {_listed(reached)}"
+            raise InputError(f"wrt: {described(name)} is no weight that gradients reach; {can}")
+    return [name for name in reached if name in wrt]
+
+
+def _listed(names: list[str]) -> str:
+    return textwrap.shorten(", ".join(names), 400, placeholder="...") or "(none)"
+
+
+def _reached(graph: ir.Graph) -> list[str]:
     """The float weights that gradients of the outputs reach."""
     reached = set(graph.outputs.values())
     for node in reversed(graph.nodes):
@@ -99,6 +133,9 @@ def _seeded(backward: ir.Graph, loss: str) -> ir.Graph:
 class Trainer:
     """Holds weights and velocities, and the compiled step that advances both.
 
+    Stochastic gradient descent with momentum, no other optimiser: ``training_step`` says what a
+    step computes and what ``loss``, ``momentum`` and ``wrt`` are. Further arguments are those of
+    ``convc.compile``; nodes to force algorithms on are those of ``training_step``'s graph.
     Each step reads one set of arrays and writes the other, so nothing is copied.
     """
 
@@ -107,12 +144,12 @@ class Trainer:
         graph: ir.Graph,
         loss: str = "loss",
         momentum: float = 0.9,
-        threads: int | None = None,
-        target: str | None = None,
+        wrt: Chosen = None,
+        **compiling: Any,
     ) -> None:
         self.graph, self.loss = graph, loss
-        self.step_graph = training_step(graph, loss, momentum)
-        self.model: Model = compile(self.step_graph, threads=threads, target=target)
+        self.step_graph = training_step(graph, loss, momentum, wrt)
+        self.model: Model = compile(self.step_graph, **compiling)
         self._names = [n[len("next_") :] for n in self.step_graph.outputs if n != loss]
         self._state = {name: self._initial(name) for name in self._names}
         self._spare = {name: np.empty_like(array) for name, array in self._state.items()}
@@ -145,6 +182,28 @@ class Trainer:
         results = self.model.run(given, outputs=into)
         self._state, self._spare = self._spare, self._state
         return float(results[self.loss])
+
+    @property
+    def state(self) -> dict[str, Array]:
+        """Copies of all that steps change: weights, and ``velocity_w`` for each that is learned."""
+        return {name: array.copy() for name, array in self._state.items()}
+
+    def resume(self, state: Mapping[str, Array]) -> None:
+        """Go on from the ``state`` of a trainer of the same graph, as ``np.load`` may give it.
+
+        Raises ``InputError`` unless it has the names, shapes and element types of this one's.
+        """
+        if not isinstance(state, Mapping) or state.keys() != self._state.keys():
+            given = ", ".join(map(str, state)) if isinstance(state, Mapping) else described(state)
+            raise InputError(f"the state must have {', '.join(self._state)}, not {given}")
+        for name, current in self._state.items():
+            array = np.asarray(state[name])
+            if array.shape != current.shape or array.dtype != current.dtype:
+                given = f"{array.dtype}{list(array.shape)}"
+                wanted = f"{current.dtype}{list(current.shape)}"
+                raise InputError(f"state of '{name}' is {given}, must be {wanted}")
+        for name, current in self._state.items():
+            np.copyto(current, state[name])
 
     @property
     def weights(self) -> dict[str, Array]:

@@ -11,13 +11,19 @@ import numpy as np
 import ir
 from convc.frontends.onnx.attributes import Attributes
 from convc.frontends.onnx.errors import GIVE_SHAPES, ConstantNeededError, NodeError
-from convc.frontends.onnx.symbolic import is_symbolic, settled
+from convc.frontends.onnx.symbolic import is_symbolic
 from convc.frontends.onnx.tensors import Stored
 from ir.dims import Dim
 from ir.types import Array
 
 if TYPE_CHECKING:
     from onnx import NodeProto
+
+
+OF_SIZES = frozenset({"Add", "Clip", "Concat", "ConstantOfShape", "Equal", "Greater", "Less",
+    "GreaterOrEqual", "LessOrEqual", "Max", "Min", "Mul", "Range", "Sub", "Where"})  # fmt: skip
+"""Operators that, when the model runs, make of sizes what they make of the same numbers as floats:
+it is not known whether sizes that a model computes with are integers or floats."""
 
 
 @dataclass(frozen=True)
@@ -101,8 +107,19 @@ class Call:
         return number < len(self.node.output) and bool(self.node.output[number])
 
     def x(self, number: int = 0) -> ir.Value:
-        """An operand as a value of the graph; what is known becomes a weight."""
-        return self.live(self.operand(number))
+        """An operand as a value of the graph; what is known becomes a weight.
+
+        Sizes that are computed with beside floats are floats too.
+        """
+        operand = self.operand(number)
+        value = self.live(operand)
+        if isinstance(operand, Known) and is_symbolic(operand.array):
+            for other in self.operands:
+                if isinstance(other, Live) and other.value.dtype.is_float and not other.truth:
+                    return self.b.cast(value, other.value.dtype)
+            if self.node.op_type not in OF_SIZES:
+                raise NodeError(f"a symbolic size is computed with; {GIVE_SHAPES}")
+        return value
 
     def live(self, operand: Operand) -> ir.Value:
         """A value of the graph."""
@@ -190,10 +207,7 @@ class Call:
 
 
 def computable(array: Array) -> Array:
-    """An array in an element type that is computed with; NodeError for symbolic extents."""
-    array = settled(array)
-    if is_symbolic(array):
-        raise NodeError(f"a symbolic size is computed with; {GIVE_SHAPES}")
+    """An array in an element type that is computed with."""
     if array.dtype.kind == "f":
         return array if array.dtype in (np.float32, np.float64) else array.astype(np.float32)
     return array.astype(np.float32 if array.dtype == bool else np.int64, copy=False)

@@ -74,6 +74,16 @@ def _divide(a: Array, b: Array) -> Array:
     return np.asarray(np.sign(a) * np.sign(b) * (np.abs(a) // np.abs(b)))
 
 
+def _division(n: Call) -> Array:
+    """Of integers, rounded towards zero; sizes divided by floats must not leave a remainder."""
+    a, b = known(n), known(n, 1)
+    _room(n, a, b)
+    if not symbolic.is_symbolic(a) and not symbolic.is_symbolic(b):
+        return np.asarray(_divide(a, b), a.dtype)
+    exact = "f" in (a.dtype.kind, b.dtype.kind)
+    return symbolic.apply(symbolic.ratio if exact else symbolic.quotient, a, b)
+
+
 def _modulo(n: Call) -> Array:
     a, b = known(n), known(n, 1)
     if symbolic.is_symbolic(a) or symbolic.is_symbolic(b):
@@ -244,7 +254,7 @@ FOLDS: dict[str, Fold] = {
     "Add": _operator(np.add, lambda a, b: a + b),
     "Sub": _operator(np.subtract, lambda a, b: a - b),
     "Mul": _operator(np.multiply, lambda a, b: a * b),
-    "Div": _operator(_divide, symbolic.quotient),
+    "Div": _division,
     "Max": _operator(np.maximum, symbolic.largest),
     "Min": _operator(np.minimum, symbolic.smallest),
     "Mod": _modulo,

@@ -14,16 +14,16 @@ import numpy as np
 import ir
 from convc.errors import LoadError
 from convc.frontends.onnx.attributes import Attributes
-from convc.frontends.onnx.call import Call, Emit, Known, Live, Operand, Result, computable, fixed
+from convc.frontends.onnx.call import Call, Known, Live, Operand, Result, computable, fixed
 from convc.frontends.onnx.control import CONTROL
+from convc.frontends.onnx.dispatch import results
 from convc.frontends.onnx.errors import ConstantNeededError, NodeError, UndecidedError
 from convc.frontends.onnx.external import External
-from convc.frontends.onnx.fold import FOLDS
 from convc.frontends.onnx.inputs import Inputs
 from convc.frontends.onnx.names import STANDARD, Names, legal, renamed
-from convc.frontends.onnx.operators import OPERATORS
+from convc.frontends.onnx.sizes import counted
 from convc.frontends.onnx.survey import functions_of
-from convc.frontends.onnx.symbolic import LARGEST, MAX_TERMS, settled
+from convc.frontends.onnx.symbolic import LARGEST, MAX_TERMS, is_symbolic, settled
 from convc.frontends.onnx.tensors import MAX_RANK, NARROW, Stored, name_of
 from ir.dims import Sym
 from ir.types import Array
@@ -145,10 +145,13 @@ class Importer:
     def weight(self, operand: Known) -> ir.Value:
         """A known value as a weight, one for all its uses."""
         if id(operand.array) not in self._weights:
-            array = computable(operand.array)
-            if array is not operand.array:
-                self.budget(array.nbytes)
-            value = self.b.weight(self.b.fresh("constant"), array)
+            array = settled(operand.array)
+            if is_symbolic(array):
+                value = counted(self.b, array)
+            else:
+                array = computable(array)
+                self.budget(array.nbytes if array is not operand.array else 0)
+                value = self.b.weight(self.b.fresh("constant"), array)
             self._weights[id(operand.array)] = operand, value
             if operand.name:
                 self.wanted[value.name] = self.names[operand.name]
@@ -220,20 +223,7 @@ class Importer:
         kind = f"{domain}.{call.node.op_type}" if domain else call.node.op_type
         if kind in CONTROL:
             return CONTROL[kind](self, call, scope)
-        folds: dict[str, Emit] = FOLDS
-        known = all(isinstance(operand, Known) for operand in call.operands)
-        tables = (folds, OPERATORS) if known else (OPERATORS, folds)
-        ways = [table[kind] for table in tables if kind in table]
-        if not ways:
-            raise NodeError("convc has no such operator")
-        with np.errstate(all="ignore"):
-            try:
-                made = ways[0](call)
-            except UndecidedError:  # what the model computes when it runs is known then
-                if not known or len(ways) == 1:
-                    raise
-                made = ways[1](call)
-        return made if isinstance(made, list | tuple) else [made]  # type: ignore[list-item]
+        return results(kind, call)
 
     def _called(
         self,

@@ -83,6 +83,14 @@ def quotient(a: Dim, b: Dim) -> Dim:
     return abs(a) // abs(b) * (1 if (a < 0) == (b < 0) else -1)
 
 
+def ratio(a: Dim, b: Dim) -> Dim:
+    """a / b, where nothing is left over."""
+    exact = divide(a, b) if b != 0 else None
+    if exact is None:
+        raise undecided(f"({a}) / ({b})")
+    return exact
+
+
 def remainder(a: Dim, b: Dim) -> Dim:
     """a modulo b."""
     if isinstance(b, Sym):

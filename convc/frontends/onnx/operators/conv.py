@@ -71,7 +71,7 @@ def _conv_transpose(n: Call) -> ir.Value:
         for (lo, hi), more, s in zip(pads, extra, stride, strict=True)
     )
     x, w = n.x(0), n.x(1)
-    return _biased(n, n.b.conv_transpose(w, x, out, stride, pads, dilation, _groups(n)))
+    return _biased(n, n.b.conv_transpose(x, w, out, stride, pads, dilation, _groups(n)))
 
 
 def _transposed_pads(

@@ -8,10 +8,11 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 import ir
-from convc.frontends.onnx.call import Call, Emit, Result
-from convc.frontends.onnx.errors import NodeError
+from convc.frontends.onnx.call import Call, Emit, Result, fixed
+from convc.frontends.onnx.errors import GIVE_SHAPES, NodeError
 from convc.frontends.onnx.operators.windows import Windows, spatial, window_cells, windows
-from ir.dims import product
+from convc.frontends.onnx.sizes import number, numbered
+from ir.dims import Sym, product
 
 
 def _pool(n: Call) -> tuple[ir.Value, Windows, str]:
@@ -42,10 +43,18 @@ def _max_pool(n: Call) -> Sequence[Result]:
 
 def _indices(n: Call, x: ir.Value, places: ir.Value) -> ir.Value:
     """Positions in each plane as positions in all of x, or column by column in each plane."""
-    batch, channels, *size = n.sizes(0)
+    planes, size = product(n.shape(0)[:2]), fixed(n.shape(0)[2:])
     columns = n.attributes.flag("storage_order")
-    if batch * channels == 1 and not columns:
+    if planes == 1 and not columns:
         return places
+    if isinstance(planes, Sym):
+        if columns:
+            raise NodeError(f"storage_order = 1 with symbolic sizes; {GIVE_SHAPES}")
+        cells = number(n.b, math.prod(size))
+        starts = numbered(n.b, number(n.b, 0), cells, planes)
+        column = n.b.reshape(starts, (*places.shape[:2], *(1 for _ in size)))
+        return n.b.cast(n.b.cast(places, "f64") + column, "i64")
+    batch, channels = n.sizes(0)[:2]
     n.budget(8 * math.prod(n.sizes(0)))
     first = np.arange(batch * channels).reshape(batch, channels, 1) * math.prod(size)
     order = np.arange(math.prod(size)).reshape(size, order="F" if columns else "C")

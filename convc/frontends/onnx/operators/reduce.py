@@ -59,7 +59,17 @@ def _found(find: Callable[[ir.Builder, ir.Value, int, bool], ir.Value]) -> Emit:
     return emit
 
 
+def _running_sum(n: Call) -> Result:
+    """The sums up to each element along an axis."""
+    (x,), whole = floats(n, [n.x()])
+    (axis,) = n.integers(1, "the axis")
+    flags = n.attributes.flag("exclusive"), n.attributes.flag("reverse")
+    y = n.b.cumsum(x, axis_of(axis, x.type.rank), *flags)
+    return n.b.cast(y, "i64") if whole else y
+
+
 REDUCTIONS: dict[str, Emit] = {
+    "CumSum": _running_sum,
     "ReduceSum": _reduction(lambda b, x, axes, keep: b.sum(x, axes, keep)),
     "ReduceMean": _reduction(lambda b, x, axes, keep: b.mean(x, axes, keep), math.nan),
     "ReduceMax": _reduction(lambda b, x, axes, keep: b.max(x, axes, keep), -math.inf),

@@ -10,9 +10,11 @@ import numpy as np
 import ir
 from convc.frontends.onnx.call import Call, Emit, Known, Live, Result
 from convc.frontends.onnx.errors import NodeError
-from convc.frontends.onnx.symbolic import extents
+from convc.frontends.onnx.fold import FOLDS
+from convc.frontends.onnx.sizes import number, numbered
+from convc.frontends.onnx.symbolic import extents, is_symbolic, undecided
 from ir.dims import product
-from ir.types import Array
+from ir.types import Array, DType
 
 NUMBERS: dict[str, tuple[str, Any]] = {
     "value_float": ("number", np.float32),
@@ -79,6 +81,21 @@ def _constant_of_shape(n: Call) -> ir.Value:
     return n.b.expand(n.live(Known(value.reshape(()))), n.extents(0, "the shape"))
 
 
+def _range(n: Call) -> Result:
+    """Integers from a start up or down to a limit, as many as symbolic sizes say."""
+    parts = [n.constant(number, f"operand {number}") for number in range(3)]
+    if not any(map(is_symbolic, parts)):
+        return FOLDS["Range"](n)  # type: ignore[return-value]
+    if any(part.size != 1 or part.dtype.kind == "f" for part in parts):
+        raise undecided("a range of floats")
+    start, limit, step = (n.extents(number, "a range")[0] for number in range(3))
+    if not isinstance(step, int) or step == 0:
+        raise NodeError("the step of a range must be a known integer, not 0")
+    count = (limit - start + step - 1) // step if step > 0 else (start - limit - step - 1) // -step
+    first, by = number(n.b, start), number(n.b, step)
+    return n.b.cast(numbered(n.b, first, by, count), DType.INT64)
+
+
 def _eye_like(n: Call) -> Array:
     rows, columns = n.sizes()
     n.budget(8 * math.prod(n.sizes()))
@@ -101,4 +118,5 @@ SHAPES: dict[str, Emit] = {
     "Identity": _identity,
     "Dropout": _dropout,
     "EyeLike": _eye_like,
+    "Range": _range,
 }

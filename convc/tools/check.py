@@ -14,7 +14,7 @@ import ir
 from convc.algorithms import Algorithm, Site
 from convc.backend.target import Target, target_named
 from convc.errors import InputError
-from convc.passes import PIPELINE, Pass, optimised
+from convc.passes import PIPELINE, Pass, optimised, run_passes
 from convc.select import select
 from convc.settings import default_threads
 from convc.tools import arguments
@@ -58,11 +58,16 @@ class OutputCheck(Accuracy):
 
 @dataclass(frozen=True)
 class Section:
-    """The checks of one graph: ``forward`` or ``gradients``."""
+    """The checks of one graph: ``forward`` or ``gradients``.
+
+    ``guilty`` is the first pass that changes what the graph computes, looked for where outputs are
+    wrong.
+    """
 
     name: str
     nodes: list[NodeCheck]
     outputs: list[OutputCheck]
+    guilty: str | None
 
     @property
     def checks(self) -> list[Accuracy]:
@@ -265,7 +270,23 @@ def _section(
         "tolerance": args.tolerance,
     }
     outputs = check_graph(graph, inputs, passes=passes, **how)
-    return Section(name, check_nodes(better, inputs, nodes=nodes, **how), outputs)
+    right = all(check.passed for check in outputs)
+    guilty = None if right else _guilty(graph, inputs, passes, outputs)
+    return Section(name, check_nodes(better, inputs, nodes=nodes, **how), outputs, guilty)
+
+
+def _guilty(
+    graph: ir.Graph, inputs: Mapping[str, Array], passes: Sequence[Pass],
+    outputs: Sequence[OutputCheck],
+) -> str | None:  # fmt: skip
+    """The first pass after which the interpreter computes something else, if there is one."""
+    exact = ir.interpret(graph, inputs, "float64")
+    for name, after in run_passes(graph, passes):
+        found = ir.interpret(after, inputs, "float64")
+        for check in outputs:
+            if not accuracy(found[check.output], exact[check.output], check.allowed).passed:
+                return name
+    return None
 
 
 def _json(section: Section) -> dict[str, object]:
@@ -273,7 +294,7 @@ def _json(section: Section) -> dict[str, object]:
         [{**asdict(check), "passed": check.passed} for check in checks]
         for checks in (section.nodes, section.outputs)
     )
-    return {"name": section.name, "nodes": nodes, "outputs": outputs}
+    return {"name": section.name, "nodes": nodes, "outputs": outputs, "guilty": section.guilty}
 
 
 def _text(section: Section) -> str:
@@ -305,8 +326,9 @@ def _summary(sections: Sequence[Section]) -> str:
         )
     if not all(check.passed for check in outputs):
         bad_output = max(outputs, key=lambda check: check.excess)
-        return (
-            f"WRONG: output '{bad_output.output}', though every op alone is right: "
-            "look at the passes and the conversions (convc show MODEL --at passes, --at plan)"
-        )
+        text = f"WRONG: output '{bad_output.output}', though every op alone is right: "
+        guilty = next((section.guilty for section in sections if section.guilty), None)
+        if guilty is not None:
+            return f"{text}pass {guilty} changes the meaning (convc show MODEL --at passes)"
+        return f"{text}no pass changes it; look at the conversions (convc show MODEL --at plan)"
     return f"ok: {len(nodes)} ops and {len(outputs)} outputs agree with float64"

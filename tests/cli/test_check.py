@@ -69,7 +69,7 @@ def test_check_notices_nan_and_a_wrong_pass(model, capsys, monkeypatch):
 
     monkeypatch.setattr("convc.model.optimised", without_bias)
     assert status("check", model, "--no-gradients") == 1
-    assert "look at the passes" in capsys.readouterr().out.splitlines()[-1]
+    assert "look at the conversions" in capsys.readouterr().out.splitlines()[-1]
 
 
 def test_check_holds_everything_to_a_given_tolerance(model, capsys):

@@ -42,8 +42,10 @@ def test_a_pass_of_ones_own(model, mine, capsys):
     assert capsys.readouterr().out.count("no_relus") == 1
     argv = ("check", model, "--no-gradients")
     assert status(*argv, "--passes", f"{mine}:nothing,default") == 0
-    assert status(*argv, "--passes", f"{mine}:no_relus,default") == 1
-    assert "look at the passes" in capsys.readouterr().out
+    for passes in (f"{mine}:nothing,no_relus,default", f"simplify,{mine}:no_relus,default"):
+        wanted = passes.replace("nothing,", f"nothing,{mine}:")
+        assert status(*argv, "--passes", wanted) == 1
+        assert "pass no_relus changes the meaning" in capsys.readouterr().out
 
 
 def test_passes_that_are_left_out(model, capsys):

@@ -50,7 +50,8 @@ class Nest:
     ``across`` names a tiled axis along which the results are contiguous, where the vector axis is
     not: the tile is transposed in registers, and ``store`` is asked for vectors along that axis.
     ``finish`` is applied before, ``kept(point)`` says which of the vector axis to store.
-    ``ahead(point)`` is an element that is read some steps after this one: it is prefetched.
+    ``ahead`` names a reduction axis, and appends to each step along it what prefetches the
+    operands of later ones; the point is where the tile and the reduction are.
     """
 
     dtype: Scalar
@@ -63,7 +64,7 @@ class Nest:
     across: str | None = None
     finish: Callable[[Point, Expr], Expr] = field(default=lambda point, value: value)
     kept: Callable[[Point], Sequence[tuple[Affine, int]]] = field(default=lambda point: ())
-    ahead: Callable[[Point], Load] | None = None
+    ahead: tuple[str, Callable[[KernelBuilder, Point], None]] | None = None
 
 
 def segments(extent: Extent, width: int) -> list[Segment]:
@@ -258,6 +259,8 @@ def _accumulate(
         for axis, extent in box.items():
             at = loops.enter_context(k.loop(axis, extent))
             position[axis] = at + base[axis] if axis in base else at
+            if nest.ahead and nest.ahead[0] == axis:
+                nest.ahead[1](k, {**tile.base, **position})
         for point, offsets in tile.sweep():
             full = {**point, **position}
             with ExitStack() as guards:
@@ -265,8 +268,6 @@ def _accumulate(
                     guards.enter_context(k.guard(index, size))
                 element = accumulator[offsets or (0,)]
                 k.store(element, nest.update(full, element))
-                if nest.ahead:
-                    k.prefetch(nest.ahead(full))
 
 
 @dataclass(frozen=True)

@@ -78,7 +78,6 @@ class _Emitter(Addresses):
         self.buffers = {p.name: p for p in kernel.params}
         self.loads: dict[tuple[str, Affine, int, int], Value] = {}  # of this straight line
         self.columns: dict[str, list[Value]] = {}  # transposed square locals, of this line too
-        self.fetched: set[tuple[str, Affine]] = set()  # prefetched, in this straight line
         self.memory: dict[Local, Value] = {}
         self.scratch = 0  # bytes given to large locals so far
 
@@ -210,7 +209,6 @@ class _Emitter(Addresses):
     def _forget(self) -> None:
         """Values known on a straight line of code are not known beyond it."""
         self.loads.clear()
-        self.fetched.clear()
         self.columns.clear()
 
     def _start_body(self, name: str) -> None:
@@ -273,12 +271,7 @@ class _Emitter(Addresses):
                 self.builder.store(element, apart or places[lane], align=align)
 
     def _prefetch(self, prefetch: Prefetch) -> None:
-        """Fetch the cache line of the (first lane's) element, once on a straight line."""
-        buffer = self.buffers[prefetch.place.buffer]
-        place = buffer.name, self._fold(flat_index(prefetch.place.index, buffer.shape))
-        if place in self.fetched:
-            return
-        self.fetched.add(place)
+        """Fetch the cache line of the (first lane's) element."""
         kind = llvm.FunctionType(llvm.VoidType(), [POINTER, I32, I32, I32])
         fetch = self.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
         address, *_ = self._address(prefetch.place)

@@ -7,7 +7,7 @@ neighbouring taps would share broadcasts, and keeping those alive spills the acc
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
@@ -124,7 +124,7 @@ def correlate(
     chosen = register_tile(target, counts[-2:], channels.out_blocks)
     if y.layout.block == 1 and counts[-1] >= channels.lanes:  # whole lines of the result
         chosen = RegisterTile((*(1 for _ in counts[-2:-1]), channels.lanes), 1, 0.0)
-    nest = _nest(x, w, y, channels, lines, finish, chosen.blocks)
+    nest = _nest(x, w, y, channels, lines, finish, chosen)
     names = [f"q{axis}" for axis in range(len(lines))][-2:]
     tile = (*zip(names, chosen.pixels, strict=True), ("o", chosen.blocks))
     parallel = ("n", "g", "o", *(f"q{axis}" for axis in range(len(lines) - 1)))
@@ -132,11 +132,15 @@ def correlate(
 
 
 def _nest(
-    x: Image, w: Buffer, y: Image, channels: Channels, lines: Lines, finish: Step, blocks: int
+    x: Image,
+    w: Buffer,
+    y: Image,
+    channels: Channels,
+    lines: Lines,
+    finish: Step,
+    tile: RegisterTile,
 ) -> Nest:
-    """``blocks``: of output channels, that a register tile takes."""
     last = f"q{len(lines) - 1}"
-    following, further = _distance(w, blocks)
 
     def out_index(p: Point) -> tuple[Affine, ...]:
         block = p["g"] * channels.out_blocks + p["o"]
@@ -149,11 +153,6 @@ def _nest(
         block = p["g"] * channels.out_blocks + p["o"]
         return fma(x[(p["n"], inner, *at, p["i"])], w[(block, p["b"], *where, p["i"], p["v"])], acc)
 
-    def ahead(p: Point) -> Load:
-        where = (line.weight_at(p[f"m{a}"]) for a, line in enumerate(lines))
-        block = p["g"] * channels.out_blocks + p["o"] + following
-        return w[(block, p["b"], *where, p["i"] + further, p["v"])]
-
     axes = {"n": x.shape[0], "g": channels.groups, "o": channels.out_blocks}
     axes |= {f"q{a}": line.count for a, line in enumerate(lines)} | {"v": channels.lanes}
     nest = Nest(
@@ -162,7 +161,7 @@ def _nest(
         lambda p, acc: (y[out_index(p)], finish(acc, out_index(p))),
         update,
         _boxes(channels, [line.taps for line in lines]),
-        ahead=ahead,
+        ahead=_ahead(w, channels, lines, tile) if channels.block > 1 else None,
     )
     if y.layout.block > 1:
         return nest
@@ -183,14 +182,34 @@ def _nest(
     )
 
 
-def _distance(w: Buffer, blocks: int) -> tuple[int, int]:
-    """How far ahead weights are prefetched: in blocks of output channels, and in vectors.
+def _ahead(
+    w: Buffer, channels: Channels, lines: Lines, tile: RegisterTile
+) -> tuple[str, Callable[[KernelBuilder, Point], None]]:
+    """The loop whose steps prefetch weights, and how.
 
-    The weights of the next tile, while this one's serve all pixels, if they are few enough to
-    wait in the second-level cache; else those that the same pixels need soon.
+    Those of the next tile, while this one's serve all pixels, if they are few enough to wait in
+    the second-level cache: a part of them at each row of pixels. Else those that the same pixels
+    need soon.
     """
-    size = blocks * prod(w.shape[1:]) * ITEM_BYTES[w.dtype]
-    return (blocks, 0) if size <= L2 // 8 else (0, VECTORS_AHEAD)
+    few = tile.blocks * prod(w.shape[1:]) * ITEM_BYTES[w.dtype] <= L2 // 8
+    row = max(len(lines) - 2, 0)
+    part = -(-channels.block // max(lines[row].count, 1))  # of a block of channels, at each row
+
+    def ahead(k: KernelBuilder, p: Point) -> None:
+        block = p["g"] * channels.out_blocks + p["o"]
+        where = [line.weight_at(p[f"m{a}"]) for a, line in enumerate(lines)]
+        with (
+            k.loop("o", tile.blocks, "unroll") as o,
+            k.loop("a", part * tile.pixels[0] if few else 1, "unroll") as a,
+            k.loop("v", w.shape[-1], "vector") as v,
+        ):
+            if few:
+                following, first = block + tile.blocks, p[f"q{row}"] * part
+                k.prefetch(w[(following + o, p["b"], *where, first + a, v)])
+            else:
+                k.prefetch(w[(block + o, p["b"], *where, p["i"] + VECTORS_AHEAD, v)])
+
+    return f"m{len(lines) - 1}" if few else "i", ahead
 
 
 def _boxes(channels: Channels, taps: Sequence[int]) -> tuple[dict[str, range], ...]:

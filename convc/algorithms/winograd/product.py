@@ -200,15 +200,19 @@ class _Block:
             place = p["t"] * self._depth + p["f"] * (tiling.in_blocks * tiling.lanes) + p["c"]
             return fma(v[p["x"], place], weights, acc)
 
-        def ahead(p: Point) -> Load:
-            return u[p["x"] + 1, block + p["o"], p["f"], p["c"], p["v"]]
+        def ahead(k: KernelBuilder, p: Point) -> None:
+            with (
+                k.loop("o", width, "unroll") as o,
+                k.loop("v", tiling.lanes, "vector") as v,
+            ):
+                k.prefetch(u[p["x"] + 1, block + o, p["f"], p["c"], v])
 
         def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
             return m[p["x"], p["t"] * width + p["o"], p["v"]], acc
 
         axes = {"x": points, "t": prod(self.size), "o": width, "v": tiling.lanes}
         box = {"f": range(tiling.phases), "c": range(tiling.shape.inner)}
-        nest = Nest(m.dtype, axes, store, update, (box,), ahead=ahead)
+        nest = Nest(m.dtype, axes, store, update, (box,), ahead=("c", ahead))
         lower(self.k, nest, Schedule((), (("t", wide), ("o", width)), ("v", tiling.lanes)))
 
     def _transform_output(

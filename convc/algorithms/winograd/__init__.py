@@ -20,7 +20,7 @@ from convc.algorithms.unpack import UNPACKING
 from convc.algorithms.winograd import gradient
 from convc.algorithms.winograd.product import multiply_blocks, weights_kernel
 from convc.algorithms.winograd.tiling import LARGEST, Tiling, axes_of
-from convc.cost import CLOCK, UNITS, cold_seconds, slowness, stream_bytes
+from convc.cost import CLOCK, L3, UNITS, cold_seconds, slowness, stream_bytes
 from convc.layout import Pads, covering, zero_halo
 from ir.loops import Kernel, KernelBuilder
 from ir.ops import Conv, ConvWeightGrad
@@ -162,8 +162,9 @@ def gradient_seconds(tiling: gradient.GradientTiling, site: Site) -> float:
     cycles += vectors * sum(blocks) * TRANSFORM * len(tiling.points)
     cycles += UNPACKING * prod(tiling.shape.weights)
     sums = prod(tiling.points) * tiling.shape.image[1] * blocks[0]
-    moved = (vectors * sum(blocks) + sums) * lanes * itemsize
-    return cycles * slowness(site.target) / CLOCK + 3 * moved / stream_bytes(moved)
+    tiles, products = (n * lanes * itemsize for n in (vectors * sum(blocks), sums))
+    moved = 3 * tiles + (3 if products < L3 else 5) * products
+    return cycles * slowness(site.target) / CLOCK + moved / stream_bytes(tiles + products)
 
 
 def predicted_seconds(tiling: Tiling, site: Site) -> float:

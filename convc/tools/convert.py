@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 
 import convc
@@ -39,6 +40,10 @@ def run(args: argparse.Namespace) -> int:
     if args.gradients:
         graph = with_gradients(graph)
     graph = arguments.bound(graph, args.sizes, None)
-    convc.save(graph, args.output)
+    try:
+        convc.save(graph, args.output)
+    except convc.ExportError as error:
+        told = re.sub(r"graph\.bind\(\{'(\w+)': 8\}\)", r"--sizes \1=8", str(error))
+        raise convc.ExportError(told) from error
     print(f"{args.output}  {args.output.stat().st_size:,} bytes")
     return 0

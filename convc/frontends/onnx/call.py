@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
 import numpy as np
 
@@ -37,11 +37,15 @@ class Known:
 
 @dataclass(frozen=True)
 class Live:
-    """A value that is computed when the model runs; a `truth` is a float, 1 or 0."""
+    """A value that is computed when the model runs; a `truth` is a float, 1 or 0.
+
+    `integer` is the type that the model gives to integers of fewer than 64 bits.
+    """
 
     value: ir.Value
     truth: bool = False
     inputs: frozenset[str] = frozenset()  # of the model, that it depends on
+    integer: np.dtype[Any] | None = None
 
     @property
     def shape(self) -> tuple[Dim, ...]:
@@ -227,3 +231,15 @@ def axis_of(axis: int, rank: int, what: str = "axis") -> int:
     if not -rank <= axis < rank:
         raise NodeError(f"{what} {axis} is not an axis of {rank}")
     return axis + rank if axis < 0 else axis
+
+
+def described(operand: Operand | None) -> str:
+    """An operand in messages: its type, and sizes that it lists."""
+    if operand is None:
+        return "-"
+    if isinstance(operand, Live):
+        return str(operand.value.type)
+    shape = ", ".join(map(str, operand.array.shape))
+    if is_symbolic(operand.array):
+        return f"sizes[{shape}] = ({', '.join(map(str, operand.array.flat)):.80})"
+    return f"{operand.array.dtype}[{shape}]"

@@ -7,7 +7,7 @@ from typing import Self
 
 from convc.errors import Error, LoadError
 
-GIVE_SHAPES = "fix the sizes: shapes={'input': (1, 3, 224, 224)}"
+GIVE_SHAPES = "fix the sizes with shapes="  # the importer says which
 
 
 class NodeError(Error):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import warnings
 from collections import ChainMap, Counter
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,13 +15,28 @@ import numpy as np
 import ir
 from convc.errors import LoadError
 from convc.frontends.onnx.attributes import Attributes
-from convc.frontends.onnx.call import Call, Known, Live, Operand, Result, computable, fixed
+from convc.frontends.onnx.call import (
+    Call,
+    Known,
+    Live,
+    Operand,
+    Result,
+    computable,
+    described,
+    fixed,
+)
 from convc.frontends.onnx.control import CONTROL
 from convc.frontends.onnx.dispatch import results
-from convc.frontends.onnx.errors import ConstantNeededError, NodeError, UndecidedError
+from convc.frontends.onnx.errors import (
+    GIVE_SHAPES,
+    ConstantNeededError,
+    NodeError,
+    UndecidedError,
+)
 from convc.frontends.onnx.external import External
 from convc.frontends.onnx.inputs import Inputs
 from convc.frontends.onnx.names import STANDARD, Names, legal, renamed
+from convc.frontends.onnx.narrow import integer_of, typed
 from convc.frontends.onnx.sizes import counted
 from convc.frontends.onnx.survey import functions_of
 from convc.frontends.onnx.symbolic import LARGEST, MAX_TERMS, is_symbolic, settled
@@ -113,9 +129,11 @@ class Importer:
         for value, type, truth in self.inputs.types():
             live = self.b.input(self.names[value.name], type)
             self.wanted[live.name] = live.name
-            scope.values[value.name] = Live(live, truth, frozenset({value.name}))
-            if value.type.tensor_type.elem_type in NARROW:
-                self.note(f"{name_of(value.type.tensor_type.elem_type)} is computed as float32")
+            element = value.type.tensor_type.elem_type
+            depends = frozenset({value.name})
+            scope.values[value.name] = Live(live, truth, depends, integer_of(element))
+            if element in NARROW:
+                self.note(f"{name_of(element)} is computed as float32")
         self.run(proto.node, scope)
         self._outputs(proto, scope)
         if self.problems:
@@ -179,10 +197,14 @@ class Importer:
             raise NodeError(f"what is computed at import takes more than {MAX_BYTES} bytes")
 
     def note(self, text: str) -> None:
-        """Tell the user, once."""
+        """Tell the user, once: by the log where it is read, else by a warning."""
         if text not in self._notes:
             self._notes.add(text)
-            LOG.warning("%s: %s", self.b.name, text)
+            handlers = [*LOG.handlers, *logging.getLogger().handlers]
+            if all(isinstance(handler, logging.NullHandler) for handler in handlers):
+                warnings.warn(f"{self.b.name}: {text}", stacklevel=2)
+            else:
+                LOG.warning("%s: %s", self.b.name, text)
 
     def _weight(self, tensor: Any) -> Known:
         try:
@@ -283,6 +305,7 @@ class Importer:
             else:
                 live = result if isinstance(result, Live) else Live(result)
                 _check_size(live.value.type)
+                live = typed(self, node.op_type, live, operands)
                 bound.append(replace(live, inputs=live.inputs | inputs))
                 if name and not scope.path:
                     self.wanted.setdefault(live.value.name, self.names[name])
@@ -314,10 +337,11 @@ class Importer:
         if isinstance(error, ConstantNeededError):
             self.needed |= error.inputs
         reason = " ".join(str(error).split()) or type(error).__name__
+        reason = reason.replace(GIVE_SHAPES, self.inputs.hint())
         if not isinstance(error, ir.Error):
             reason = f"malformed ({type(error).__name__}: {reason:.200})"
         operands = [scope.values.get(name) for name in node.input]
-        types = f"{', '.join(_described(operand) for operand in operands):.600}"
+        types = f"{', '.join(described(operand) for operand in operands):.600}"
         listed = f"{Attributes(node, scope.given)!s:.600}"
         name = node.name or (node.output[0] if node.output else "")
         domain = f"{node.domain}." if node.domain not in STANDARD else ""
@@ -359,14 +383,6 @@ def _present(scope: Scope, name: str) -> Operand:
     if operand is None:
         raise NodeError(f"its graph does not define '{name}'")
     return operand
-
-
-def _described(operand: Operand | None) -> str:
-    if operand is None:
-        return "-"
-    if isinstance(operand, Live):
-        return str(operand.value.type)
-    return f"{operand.array.dtype}[{', '.join(map(str, operand.array.shape))}]"
 
 
 def _check_size(type: ir.TensorType) -> None:

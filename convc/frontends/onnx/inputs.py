@@ -9,7 +9,7 @@ import ir
 from convc.errors import InputError, LoadError
 from convc.frontends.onnx.names import symbol_name
 from convc.frontends.onnx.tensors import BOOL, MAX_RANK, value_type
-from ir.dims import Dim, symbol
+from ir.dims import Dim, symbol, symbols
 from ir.errors import did_you_mean
 from ir.types import Array, described
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from onnx import GraphProto, ValueInfoProto
 
 Shape = Sequence[int | str]
+LISTED = 3  # inputs in a message
 
 
 class Inputs:
@@ -47,6 +48,15 @@ class Inputs:
             except LoadError as error:
                 raise error.within(f"input '{value.name}'") from error
             yield value, type, value.type.tensor_type.elem_type == BOOL
+
+    def hint(self) -> str:
+        """How to fix the sizes that are symbolic."""
+        types = {value.name: type for value, type, _ in self.types() if not type.is_static}
+        names = sorted({name for t in types.values() for n in t.shape for name in symbols(n)})
+        listed = [f"'{name}': ({', '.join(map(str, t.shape))}{',' * (t.rank == 1)})"
+                  for name, t in list(types.items())[:LISTED]]  # fmt: skip
+        numbers = f"with numbers for {', '.join(names[: 2 * LISTED])}"
+        return f"fix the sizes: shapes={{{', '.join(listed)}}} {numbers}"
 
     def _type(self, value: ValueInfoProto) -> ir.TensorType:
         if value.type.WhichOneof("value") not in ("tensor_type", None):

@@ -9,6 +9,7 @@ by them, but not all engines have all operators in float64.
 
 from __future__ import annotations
 
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,9 @@ def save(model: ir.Graph | Model, path: str | os.PathLike[str]) -> None:
     Raises what `to_onnx` does, OSError where a file cannot be written.
     """
     exporter, file = _exported(model), Path(path)
+    if not file.parent.is_dir():
+        reason = "the folder does not exist; make it first"
+        raise FileNotFoundError(errno.ENOENT, reason, str(file))
     beside = file.with_name(f"{file.name}.data")
     large = sum(array.nbytes for array in exporter.constants.values()) > LARGEST
     data = _Data(beside.name)

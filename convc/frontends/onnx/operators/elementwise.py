@@ -17,6 +17,7 @@ import ir
 from convc.frontends.onnx.call import Call, Emit, Known, Live, Operand, Result
 from convc.frontends.onnx.errors import NodeError
 from convc.frontends.onnx.fold import cast as cast_known
+from convc.frontends.onnx.narrow import integer_of, may_wrap, told
 from convc.frontends.onnx.tensors import BOOL, NARROW, name_of, numpy_type, value_type
 from ir.types import DType
 
@@ -228,7 +229,10 @@ def cast(n: Call, operand: Operand, element: int) -> Result:
         n.house.note(f"{name_of(element)} is computed as float32")
     if numpy_type(element).kind in "iu" and numpy_type(element).itemsize < 4:
         raise NodeError(f"{name_of(element)} has too few bits; cast to 32 or 64")
-    return Live(_as_type(n, x, value_type(element)))
+    integer = integer_of(element)
+    if integer is not None and may_wrap(operand, integer):
+        n.house.note(told(n.node.op_type, integer))
+    return Live(_as_type(n, x, value_type(element)), integer=integer)
 
 
 def _cast_like(n: Call) -> Result:

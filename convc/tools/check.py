@@ -14,15 +14,16 @@ import ir
 from convc.algorithms import Algorithm, Site
 from convc.backend.target import Target, target_named
 from convc.errors import InputError
-from convc.passes import PIPELINE, Pass, optimised, run_passes
+from convc.model import renamed
+from convc.passes import Pass, optimised, run_passes
 from convc.select import select
 from convc.settings import default_threads
 from convc.tools import arguments
 from convc.tools.accuracy import Accuracy, accuracy, magnitude, peak, random_inputs, worst
-from convc.tools.passes import add_passes, passes_of
+from convc.tools.options import How, add_options, how, of_graph
 from convc.tools.table import json_text, table
 from convc.tuning.database import measured
-from ir.errors import GradientError, GraphError
+from ir.errors import GradientError, GraphError, did_you_mean
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 TOLERANCES = {"f32": 1e-4, "f64": 1e-10, "i64": 0.0}
@@ -77,18 +78,20 @@ class Section:
 def check_nodes(
     graph: ir.Graph, inputs: Mapping[str, Array], *, target: str | None = None,
     threads: int | None = None, tolerance: float | None = None,
-    nodes: Sequence[ir.Node] | None = None,
+    nodes: Sequence[ir.Node] | None = None, accuracy: str = "fast",
+    algorithms: Mapping[str, str] | None = None,
 ) -> list[NodeCheck]:  # fmt: skip
     """Compile each of the ``nodes`` (default: all) of a static graph by itself and compare it
     with the interpreter.
 
     A node is given the float64 values of its operands, rounded to their types. ``tolerance``
-    replaces what its algorithm promises.
+    replaces what its algorithm promises; ``accuracy`` and ``algorithms`` are as of
+    ``convc.compile``.
     """
     reference = ir.values(graph, inputs, "float64")
     chosen_target = target_named(target)
     times = measured(chosen_target, threads or default_threads())  # as for the whole model
-    chosen = select(graph, chosen_target, measured=times)
+    chosen = select(graph, chosen_target, accuracy, algorithms, times)
     return [
         _check_node(graph, node, reference, chosen[node.name], chosen_target, threads, tolerance)
         for node in (graph.nodes if nodes is None else nodes)
@@ -97,17 +100,17 @@ def check_nodes(
 
 def check_graph(
     graph: ir.Graph, inputs: Mapping[str, Array], *, target: str | None = None,
-    threads: int | None = None, tolerance: float | None = None,
-    passes: Sequence[Pass] = PIPELINE,
+    threads: int | None = None, tolerance: float | None = None, **how: Any,
 ) -> list[OutputCheck]:  # fmt: skip
-    """Compile a static graph and compare its outputs with the interpreter.
+    """Compile a static graph, ``how`` as of ``convc.compile``, and compare its outputs with the
+    interpreter.
 
     ``tolerance`` is relative to the largest magnitude of an output (default: ``TOLERANCES``).
     Where sums cancel, or a decision flips (which element is the largest, or positive), more is
     allowed: ``NUMPY_TIMES`` as far from float64 as numpy is in the graph's own types, and as far
     as results move when inputs and weights do by ``TOLERANCES`` of themselves.
     """
-    results = convc.compile(graph, threads, target=target, passes=passes).run(inputs)
+    results = convc.compile(graph, threads, target=target, **how).run(inputs)
     reference = ir.interpret(graph, inputs, "float64")
     doubt: dict[str, float] = {}
     checks = []
@@ -200,10 +203,8 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
         "(default: what the algorithm of an op promises; 1e-4 for a float32 output of the whole "
         "model, 1e-10 for float64, more where rounding alone moves it further)",
     )  # fmt: skip
-    arguments.add_threads(parser)
-    arguments.add_target(parser)
     arguments.add_json(parser)
-    add_passes(parser)
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -217,12 +218,13 @@ def run(args: argparse.Namespace) -> int:
     given = arguments.read_arrays(args.input)
     graph = convc.load(args.model)
     graph = arguments.bound(graph, [_implied(graph, given), *args.sizes], 2)
-    passes = passes_of(args)
-    sections = [_section("forward", graph, given, args, passes)]
     gradients, missing = _gradients(graph, args.gradients)
+    chosen = how(args)
+    _check_forced(chosen, [graph] if gradients is None else [graph, gradients])
+    sections = [_section("forward", graph, given, args, chosen)]
     if gradients is not None:
-        sections.append(_section("gradients", gradients, given, args, passes,
-                                 optimised(graph, passes).nodes))  # fmt: skip
+        known = optimised(graph, chosen["passes"]).nodes
+        sections.append(_section("gradients", gradients, given, args, chosen, known))
     passed = all(check.passed for section in sections for check in section.checks)
     if args.json:
         print(json_text({"passed": passed, "sections": [_json(section) for section in sections]}))
@@ -255,24 +257,37 @@ def _gradients(graph: ir.Graph, wanted: bool | None) -> tuple[ir.Graph | None, l
         return None, [f"no gradients checked: {error}"]
 
 
+def _check_forced(chosen: How, graphs: Sequence[ir.Graph]) -> None:
+    """Raise ``InputError`` for a choice for a node that no graph has."""
+    found = [of_graph(chosen["algorithms"], graph, chosen["passes"]) for graph in graphs]
+    for name in chosen["algorithms"].keys() - {name for each in found for name in each}:
+        names = [node.name for graph in graphs for node in graph.nodes]
+        raise InputError(f"--algorithm: no node '{name}'{did_you_mean(name, names)}")
+
+
 def _section(
     name: str, graph: ir.Graph, given: Mapping[str, Array], args: argparse.Namespace,
-    passes: Sequence[Pass], known: Sequence[ir.Node] = (),
+    chosen: How, known: Sequence[ir.Node] = (),
 ) -> Section:  # fmt: skip
     """Check a graph; its nodes only where they are not ``known`` to be checked already."""
     inputs = {**random_inputs(graph, args.seed), **given}
     ir.check_inputs(graph, inputs)
+    passes = chosen["passes"]
     better = optimised(graph, passes)
     nodes = [node for node in better.nodes if node not in known]
-    how: dict[str, Any] = {
+    forced = of_graph(chosen["algorithms"], graph, passes)
+    same: dict[str, Any] = {
         "target": args.target,
         "threads": args.threads,
         "tolerance": args.tolerance,
+        "accuracy": args.accuracy,
     }
-    outputs = check_graph(graph, inputs, passes=passes, **how)
+    outputs = check_graph(graph, inputs, passes=passes, algorithms=forced, **same)
     right = all(check.passed for check in outputs)
     guilty = None if right else _guilty(graph, inputs, passes, outputs)
-    return Section(name, check_nodes(better, inputs, nodes=nodes, **how), outputs, guilty)
+    forced = renamed(forced, graph, better)
+    checks = check_nodes(better, inputs, nodes=nodes, algorithms=forced, **same)
+    return Section(name, checks, outputs, guilty)
 
 
 def _guilty(

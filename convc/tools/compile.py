@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,12 +20,11 @@ from convc.tools.arguments import (
     add_model,
     add_output,
     add_sizes,
-    add_target,
     bound,
     gradient_names,
     new_parser,
 )
-from convc.tools.passes import add_passes, passes_of
+from convc.tools.options import add_options, how
 
 
 @dataclass(frozen=True)
@@ -57,8 +56,7 @@ def add_parser(subparsers: Subparsers) -> None:
                         help="prefix of symbol and files (default: the graph's name)")  # fmt: skip
     parser.add_argument("--gradients", action="store_true", help="compile the gradients too")
     add_sizes(parser, 1)
-    add_target(parser)
-    add_passes(parser)
+    add_options(parser, threads=False)
     parser.set_defaults(run=run)
 
 
@@ -68,7 +66,7 @@ def run(args: argparse.Namespace) -> int:
     if args.gradients:
         graph = with_gradients(graph)
     graph = bound(graph, args.sizes, 1)
-    written = compile_object(graph, args.output, args.name, args.target, passes_of(args))
+    written = compile_object(graph, args.output, args.name, **how(args))
     size = written.object_file.stat().st_size
     print(f"{written.object_file}  {size:,} bytes, defines {written.symbol}")
     print(f"{written.header_file}  workspace {written.workspace_bytes:,} bytes")
@@ -94,8 +92,10 @@ def compile_object(
     name: str | None = None,
     target: str | None = None,
     passes: Sequence[Pass] = PIPELINE,
+    accuracy: str = "fast",
+    algorithms: Mapping[str, str] | None = None,
 ) -> Artifact:
-    """Write ``NAME.o`` and ``NAME.h`` for a static graph.
+    """Write ``NAME.o`` and ``NAME.h`` for a static graph; the rest is as of ``convc.compile``.
 
     Raises ``TargetError`` for a target whose code does not run here: constants are packed by
     running it.
@@ -104,7 +104,8 @@ def compile_object(
     if chosen.name not in available():
         raise TargetError(f"cannot compile for {chosen.name} here: packing the weights runs its "
                           f"code; targets here: {', '.join(available())}")  # fmt: skip
-    made = stages(graph, Options(1, "fast", (), chosen, tuple(passes)))
+    forced = tuple(sorted((algorithms or {}).items()))
+    made = stages(graph, Options(1, accuracy, forced, chosen, tuple(passes)))
     prefix = c_name(name or graph.name)
     symbol = f"{prefix}_run"
     folder.mkdir(parents=True, exist_ok=True)

@@ -19,16 +19,17 @@ from convc.model import Model, Stages
 from convc.program import Step
 from convc.tools import arguments
 from convc.tools.accuracy import random_inputs
-from convc.tools.passes import add_passes, passes_of
+from convc.tools.options import add_options, how
 from convc.tools.table import json_text, nbytes, seconds, table
-from convc.tools.timing import measure, peak_call
+from convc.tools.timing import measure, peak_rate
 
 DESCRIPTION = """\
-Run MODEL on random inputs, on one thread, and print what each step of it takes: the median over
-the runs, its share of all steps, the bytes of the buffers that it reads and writes, and
-for what an op computes (not conversions between layouts, and the like) its rate. A rate counts
+Run MODEL on random inputs and print what each step of it takes on one thread: the median over the
+runs, its share of all steps, the bytes of the buffers that it reads and writes, and for what an op
+computes (not conversions between layouts, and the like) its rate. A rate counts
 the flops of the direct sum, whatever the algorithm: it may pass the peak of multiply-adds, which
-is measured too. Steps of one node share its flops and have one rate."""
+is measured too. Steps of one node share its flops and have one rate. --threads is for calls of the
+whole model, which are measured beside."""
 EXAMPLE = """\
   convc profile zoo:resnet50
   convc profile lenet.ir --sizes N=8 --gradients --trace lenet.json"""
@@ -76,16 +77,21 @@ class Profiled:
 
 @dataclass(frozen=True)
 class Profile:
-    """All steps of a model; times in seconds, ``peak`` in flops a second."""
+    """All steps of a model; times in seconds, ``peak`` in flops a second.
+
+    Steps are of one thread, ``whole`` is a call on ``threads``; ``peak`` and ``whole_peak`` are
+    their limits.
+    """
 
     model: str
     inputs: dict[str, str]
     target: str
+    threads: int
     runs: int
     flops: int
     peak: float
     whole: float
-    """The median of calls of the whole model, on one thread."""
+    whole_peak: float
     steps: list[Profiled]
 
     @property
@@ -99,10 +105,10 @@ class Profile:
         return "\n".join([
             table(HEADER, [step.cells() for step in self.steps]),
             "",
-            f"{self.model} on {shown}; {self.target}, one thread, {self.runs} runs",
-            f"all steps {seconds(self.total)}; a call {seconds(self.whole)}, "
-            f"{self.flops / 1e9:.3g} Gflop, {rate / 1e9:.1f} GFLOP/s, "
-            f"{rate / self.peak:.0%} of the FMA peak, {self.peak / 1e9:.1f} GFLOP/s",
+            f"{self.model} on {shown}; {self.target}, steps on one thread, {self.runs} runs",
+            f"all steps {seconds(self.total)}; a call, threads: {self.threads}, "
+            f"{seconds(self.whole)}, {self.flops / 1e9:.3g} Gflop, {rate / 1e9:.1f} GFLOP/s, "
+            f"{rate / self.whole_peak:.0%} of the FMA peak, {self.whole_peak / 1e9:.1f} GFLOP/s",
         ])  # fmt: skip
 
 
@@ -120,9 +126,10 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     parser.add_argument("--trace", metavar="FILE", type=Path,
                         help="write the run of median length as a trace that Chrome "
                         "(chrome://tracing) and Perfetto show")  # fmt: skip
-    arguments.add_target(parser)
+    parser.add_argument("--threads", metavar="N", type=arguments.positive, default=1,
+                        help="of calls of the whole model (default: 1)")  # fmt: skip
     arguments.add_json(parser)
-    add_passes(parser)
+    add_options(parser, threads=False)
     parser.set_defaults(run=run)
 
 
@@ -133,7 +140,7 @@ def run(args: argparse.Namespace) -> int:
         graph = ir.vjp(graph, arguments.gradient_names(graph))
     graph = arguments.bound(graph, args.sizes, 1)
     target = target_named(args.target)
-    model = convc.compile(graph, 1, target=target.name, passes=passes_of(args))
+    model = convc.compile(graph, args.threads, **how(args))
     profile, spans = profiled(model, target, args.runs)
     if args.trace is not None:
         args.trace.write_text(json.dumps(trace(profile, spans), indent=1), encoding="utf-8")
@@ -147,14 +154,14 @@ def profiled(model: Model, target: Target, runs: int) -> tuple[Profile, list[Spa
     inputs = random_inputs(model.graph)
     arrays = tuple(inputs.values())
     steps, timelines = _timed(model, arrays, runs)
-    peak_of, peak_flops = peak_call(target)
-    times = measure({"whole": lambda: model(*arrays), "peak": peak_of}, runs)
+    threads = model.options.threads
+    peak, whole_peak = peak_rate(target, 1), peak_rate(target, threads)
+    whole = measure({"whole": lambda: model(*arrays)}, runs)["whole"].median
     medians = [statistics.median(run[n][1] for run in timelines) for n in range(len(steps))]
-    peak = peak_flops / times["peak"].least
     shown = {name: str(type) for name, type in model.graph.inputs.items()}
     profile = Profile(
-        model.graph.name, shown, target.name, runs, model.graph.cost().flops, peak,
-        times["whole"].median, _described(model.stages(), steps, medians, peak),
+        model.graph.name, shown, target.name, threads, runs, model.graph.cost().flops, peak,
+        whole, whole_peak, _described(model.stages(), steps, medians, peak),
     )  # fmt: skip
     ordered = sorted(timelines, key=lambda run: sum(length for _, length in run))
     return profile, ordered[len(ordered) // 2]

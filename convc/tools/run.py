@@ -11,7 +11,7 @@ import numpy as np
 import convc
 import ir
 from convc.tools import arguments
-from convc.tools.passes import add_passes, passes_of
+from convc.tools.options import add_options, how
 from convc.tools.table import json_text, table
 
 DESCRIPTION = """\
@@ -29,10 +29,8 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     arguments.add_model(parser)
     arguments.add_inputs(parser, "every input of the model is needed")
     arguments.add_output(parser, "folder for the outputs, made if it lacks: DIR/<output>.npy")
-    arguments.add_threads(parser)
-    arguments.add_target(parser)
     arguments.add_json(parser)
-    add_passes(parser)
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -41,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     graph = convc.load(args.model)
     arrays = arguments.read_arrays(args.input)
     ir.check_inputs(graph, arrays)  # before the time of compiling is spent
-    model = convc.compile(graph, args.threads, target=args.target, passes=passes_of(args))
+    model = convc.compile(graph, args.threads, **how(args))
     results = model.run(arrays)
     args.output.mkdir(parents=True, exist_ok=True)
     files = {name: args.output / file for name, file in file_names(results).items()}

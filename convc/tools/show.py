@@ -17,12 +17,11 @@ from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target, target_named
 from convc.errors import InputError
 from convc.model import Options, Stages, renamed, stages
-from convc.passes import Pass
 from convc.plan import Placed
 from convc.program import Step
 from convc.select import candidates
 from convc.tools import arguments, plotting, show_ops, show_passes, show_plot
-from convc.tools.passes import add_passes, passes_of
+from convc.tools.options import add_options, options_of
 from convc.tools.table import nbytes, pairs, seconds, table
 from ir.errors import did_you_mean
 from ir.loops import Kernel, to_text
@@ -52,15 +51,14 @@ class View:
     """What is asked for: a graph, static beyond ``--at graph``, and of it, what."""
 
     graph: ir.Graph
-    target: str | None
+    options: Options
     node: str | None
     diff: bool
-    passes: tuple[Pass, ...]
 
     @cached_property
     def stages(self) -> Stages:
         """All stages of the graph."""
-        return stages(self.graph, Options(1, "fast", (), target_named(self.target), self.passes))
+        return stages(self.graph, self.options)
 
     def shows(self, name: str) -> bool:
         """Whether to show a node of the optimised graph."""
@@ -94,14 +92,13 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     parser.add_argument("--node", metavar="NAME",
                         help="only this node (not with --at graph, passes)")  # fmt: skip
     arguments.add_sizes(parser, 1)
-    arguments.add_target(parser)
     parser.add_argument("--gradients", action="store_true",
                         help="show the gradients of all float weights too")  # fmt: skip
     parser.add_argument("--diff", action=argparse.BooleanOptionalAction, default=True,
                         help="print what a pass changed (default: yes)")  # fmt: skip
     parser.add_argument("--plot", metavar="FILE", type=Path,
                         help="with --at plan: draw the memory (needs matplotlib)")  # fmt: skip
-    add_passes(parser)
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -127,7 +124,7 @@ def run(args: argparse.Namespace) -> int:
         graph = ir.vjp(graph, weights)
     if args.sizes or args.at != "graph":
         graph = arguments.bound(graph, args.sizes, 1)
-    view = View(graph, args.target, args.node, args.diff, passes_of(args))
+    view = View(graph, options_of(args), args.node, args.diff)
     for text in STAGES[args.at](view):
         print(text.rstrip("\n"))
     if args.plot is not None:
@@ -143,7 +140,7 @@ def _graph(view: View) -> Iterator[str]:
 
 
 def _passes(view: View) -> Iterator[str]:
-    yield from show_passes.described(view.graph, view.passes, target_named(view.target), view.diff)
+    yield from show_passes.described(view.graph, view.options, view.diff)
 
 
 # ---------------------------------------------------------------- algorithms
@@ -161,7 +158,7 @@ def _algorithms(view: View) -> Iterator[str]:
         time = seconds(chosen.seconds(site))
         types = ", ".join(str(made.optimised.types[name]) for name in node.outputs)
         rows.append((node.name, arguments.op_label(node.op), types, chosen.name, time))
-        for other in candidates(site):
+        for other in candidates(site, view.options.accuracy):
             if other.algorithm.name != chosen.name:
                 why = other.reason or "expected to be slower"
                 time = "" if other.reason else seconds(other.seconds)

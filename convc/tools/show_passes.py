@@ -6,21 +6,21 @@ import difflib
 from collections.abc import Iterator, Sequence
 
 import ir
-from convc.backend.target import Target
 from convc.errors import AlgorithmError
-from convc.passes import Pass, run_passes
+from convc.model import Options
+from convc.passes import run_passes
 from convc.select import choices
 from convc.tools.table import nbytes, seconds, table
 
 HEADER = ("after", "nodes", "Mflops", "bytes moved", "predicted")
 
 
-def described(graph: ir.Graph, passes: Sequence[Pass], target: Target, diff: bool) -> Iterator[str]:
+def described(graph: ir.Graph, options: Options, diff: bool) -> Iterator[str]:
     """What each pass changes as a diff, if asked for, and a table of what the graph costs then."""
-    before, rows = graph, [("(as given)", *_figures(graph, target))]
-    for name, after in run_passes(graph, passes):
+    before, rows = graph, [("(as given)", *_figures(graph, options))]
+    for name, after in run_passes(graph, options.passes):
         old, new = (ir.to_text(each).splitlines() for each in (before, after))
-        rows.append((name, *(_figures(after, target) if old != new else rows[-1][1:])))
+        rows.append((name, *(_figures(after, options) if old != new else rows[-1][1:])))
         if diff:
             yield f"{name}: {_change(*rows[-2:]) if old != new else 'nothing changed'}"
             yield from difflib.unified_diff(old, new, "before", "after", lineterm="")
@@ -40,16 +40,17 @@ def _change(before: Sequence[str], after: Sequence[str]) -> str:
                      for name, old, new in figures)  # fmt: skip
 
 
-def _figures(graph: ir.Graph, target: Target) -> tuple[str, ...]:
+def _figures(graph: ir.Graph, options: Options) -> tuple[str, ...]:
     cost = graph.cost()
-    predicted = _predicted(graph, target)
+    predicted = _predicted(graph, options)
     time = "-" if predicted is None else seconds(predicted)
     return str(len(graph.nodes)), f"{cost.flops / 1e6:.3f}", nbytes(cost.bytes), time
 
 
-def _predicted(graph: ir.Graph, target: Target) -> float | None:
+def _predicted(graph: ir.Graph, options: Options) -> float | None:
     """Seconds of the graph with composite ops written out; None where nothing computes an op."""
     try:
-        return sum(choice.chosen.cost for choice in choices(ir.expand(graph), target))
+        made = choices(ir.expand(graph), options.target, options.accuracy)
+        return sum(choice.chosen.cost for choice in made)
     except AlgorithmError:
         return None

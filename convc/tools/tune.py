@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import convc
 import ir
-from convc.backend.target import available, target_named
+from convc.backend.target import available
 from convc.errors import InputError, TargetError
-from convc.model import Options
-from convc.passes import PIPELINE, optimised
+from convc.model import Options, renamed
+from convc.passes import optimised
 from convc.select import Choice, choices
-from convc.settings import default_threads
 from convc.tools import arguments
 from convc.tools.compile import with_gradients
+from convc.tools.options import add_options, options_of
 from convc.tools.progress import Progress
 from convc.tools.table import json_text, seconds, table
 from convc.tuning import BUDGET
@@ -76,8 +76,6 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     )
     arguments.add_model(parser, optional=True)
     arguments.add_sizes(parser, 1)
-    arguments.add_threads(parser)
-    arguments.add_target(parser)
     add_budget(parser)
     parser.add_argument("--gradients", action="store_true",
                         help="the gradients of all float inputs and weights too")  # fmt: skip
@@ -88,6 +86,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     parser.add_argument("--import", metavar="FILE", type=Path, dest="imported",
                         help="first read times that --export wrote")  # fmt: skip
     arguments.add_json(parser)
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
@@ -122,6 +121,7 @@ def run(args: argparse.Namespace) -> int:
         return 0
     graph = prepared(args)
     options = options_of(args)
+    check_measurable(options)
     progress = Progress()
     try:
         outcome = tune(graph, options, args.budget, progress, again=args.again, store=store)
@@ -129,8 +129,10 @@ def run(args: argparse.Namespace) -> int:
         progress.done("what has been measured is kept")
         raise
     progress.done(f"{outcome.measured} measurements")
-    _export(args, store, graph)
-    lines = list(_lines(optimised(graph), options))
+    better = optimised(graph, options.passes)
+    _export(args, store, better)
+    forced = renamed(dict(options.algorithms), graph, better)
+    lines = list(_lines(better, options, forced))
     print(_json(lines, outcome, store, options) if args.json else _text(lines, outcome, store))
     return 1 if outcome.wrong else 0
 
@@ -143,32 +145,29 @@ def prepared(args: argparse.Namespace) -> ir.Graph:
     return arguments.bound(graph, args.sizes, 1)
 
 
-def options_of(args: argparse.Namespace, measuring: bool = True) -> Options:
-    """How the arguments say to compile. Raises ``TargetError`` where that cannot be measured."""
-    target = target_named(args.target)
-    if measuring and target.name not in available():
-        raise TargetError(f"code for {target.name} cannot be measured here; targets here: "
+def check_measurable(options: Options) -> None:
+    """Raise ``TargetError`` where code for the target does not run."""
+    if options.target.name not in available():
+        raise TargetError(f"code for {options.target.name} cannot be measured here; targets here: "
                           f"{', '.join(available())}")  # fmt: skip
-    return Options(args.threads or default_threads(), "fast", (), target, PIPELINE)
 
 
 def _export(args: argparse.Namespace, store: Database, graph: ir.Graph | None) -> None:
-    """The times of a graph's ops, on whatever machine they were taken."""
+    """The times of an optimised graph's ops, on whatever machine they were taken."""
     if args.export is None:
         return
     rows = store.rows()
     if graph is not None:
-        better = optimised(graph)
-        wanted = {signature(better, node) for node in better.nodes}
+        wanted = {signature(graph, node) for node in graph.nodes}
         rows = [row for row in rows if row.signature in wanted]
     args.export.write_text(to_lines(rows), encoding="utf-8")
 
 
-def _lines(graph: ir.Graph, options: Options) -> Iterator[Line]:
+def _lines(graph: ir.Graph, options: Options, forced: Mapping[str, str]) -> Iterator[Line]:
     """The nodes that leave a choice."""
     times = measured(options.target, options.threads)
-    before = choices(graph, options.target)
-    after = choices(graph, options.target, measured=times)
+    before = choices(graph, options.target, options.accuracy, forced)
+    after = choices(graph, options.target, options.accuracy, forced, times)
     for old, new in zip(before, after, strict=True):
         if len(new.applicable) > 1:
             chosen = new.chosen

@@ -14,13 +14,14 @@ from convc.lowering import Lowering
 from convc.model import Options, renamed
 from convc.passes import optimised
 from convc.plan import plan
-from convc.select import ACCURACIES, Candidate, Choice, choices
+from convc.select import Candidate, Choice, choices
 from convc.tools import arguments
 from convc.tools.check import one_node
+from convc.tools.options import add_options, options_of
 from convc.tools.progress import Progress
 from convc.tools.table import json_text, nbytes, seconds, table
 from convc.tools.timing import peak_rate
-from convc.tools.tune import add_budget, options_of, prepared
+from convc.tools.tune import add_budget, check_measurable, prepared
 from convc.tuning.database import Database
 from convc.tuning.records import REFUSED, Context, Times, signature
 from convc.tuning.trial import workspace_bytes
@@ -113,27 +114,21 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     arguments.add_sizes(parser, 1)
     parser.add_argument("--gradients", action="store_true",
                         help="the gradients of all float inputs and weights too")  # fmt: skip
-    parser.add_argument("--accuracy", metavar="HOW", choices=ACCURACIES, default="fast",
-                        help="fast or exact, as of convc.compile (default: fast)")  # fmt: skip
-    parser.add_argument("--algorithm", metavar="NODE=NAME", action="append", default=[],
-                        help="force a choice, as algorithms= of convc.compile; repeat")  # fmt: skip
     parser.add_argument("--measure", action="store_true",
                         help="measure the algorithms now, and this machine's limit; the database "
                         "stays as it is")  # fmt: skip
     add_budget(parser)
-    arguments.add_threads(parser)
-    arguments.add_target(parser)
     arguments.add_json(parser)
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     graph = prepared(args)
-    options = replace(
-        options_of(args, measuring=args.measure), accuracy=args.accuracy,
-        algorithms=tuple(map(_forced, args.algorithm)),
-    )  # fmt: skip
+    options = options_of(args)
+    if args.measure:
+        check_measurable(options)
     better = optimised(graph, options.passes)
     nodes = better.nodes if args.node is None else _wanted(args.node, graph, better)
     fresh = _measured(better, nodes, options, args.budget) if args.measure else {}
@@ -148,13 +143,6 @@ def run(args: argparse.Namespace) -> int:
     limit = "" if peak is None else f", FMA peak {peak / 1e9:.1f} GFLOP/s"
     print("\n\n".join([*(each.text() for each in explained), f"{context}{limit}"]))
     return 0
-
-
-def _forced(text: str) -> tuple[str, str]:
-    node, equals, name = text.rpartition("=")
-    if not (node and equals and name):
-        raise InputError(f"--algorithm {text}: must be NODE=NAME")
-    return node, name
 
 
 def _wanted(name: str, graph: ir.Graph, better: ir.Graph) -> tuple[ir.Node, ...]:

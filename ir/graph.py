@@ -15,7 +15,7 @@ import numpy as np
 from ir.dims import Dim, symbols
 from ir.errors import Error, GraphError, ShapeError, did_you_mean
 from ir.op import Cost, Op
-from ir.types import Array, DType, TensorType
+from ir.types import Array, DType, TensorType, described
 
 if TYPE_CHECKING:
     import networkx
@@ -183,7 +183,8 @@ class Graph:
 
     def _check_names(self) -> None:
         defined = [*self.inputs, *self.weights, *(v for node in self.nodes for v in node.outputs)]
-        for name in [self.name, *defined, *self.outputs]:
+        check_name(self.name, "graph")
+        for name in [*defined, *self.outputs]:
             check_name(name)
         seen: set[str] = set()
         for name in defined:
@@ -263,12 +264,12 @@ class Graph:
         return types
 
 
-def check_name(name: str) -> None:
+def check_name(name: str, what: str = "value") -> None:
     """GraphError unless `name` can name a value, a graph or an output in the textual form."""
     printable = isinstance(name, str) and name.isprintable() and not any(map(str.isspace, name))
     if not name or not printable or FORBIDDEN & set(name):
         rule = f"use printable characters, no spaces and none of {''.join(sorted(FORBIDDEN))}"
-        raise GraphError(f"{name!r} is not a legal name; {rule}")
+        raise GraphError(f"{described(name)} is not a legal name of a {what}; {rule}")
 
 
 def _check_type(what: str, type: TensorType, known: frozenset[str]) -> None:

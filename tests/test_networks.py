@@ -197,7 +197,7 @@ def test_an_autoencoder_uses_one_kernel_both_ways() -> None:
     x = net.input("x", "f32[N, 1, 9, 9]")
     k = net.drawn("k", 5, 1, 3, 3)
     code = net.tanh(net.conv(x, k, stride=2))
-    net.output("loss", net.squared_loss(net.conv_transpose(k, code, (9, 9), stride=2), x))
+    net.output("loss", net.squared_loss(net.conv_transpose(code, k, (9, 9), stride=2), x))
     graph = net.build()
     assert_gradients_of_uses_add_up(graph, {"x": image(3, 1, 9, 9)}, k=2)
     trainer = Trainer(graph, momentum=0.5, threads=1)

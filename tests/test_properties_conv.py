@@ -39,7 +39,7 @@ def test_output_kernel_and_input_gradients_are_one_trilinear_form(
     rest = case.arguments
     y = evaluated(run, case.conv, x=x, w=w)
     dw = evaluated(run, lambda b, g, x: b.conv_weight_grad(g, x, case.w[2:], **rest), g=g, x=x)
-    dx = evaluated(run, lambda b, w, g: b.conv_transpose(w, g, case.x[2:], **rest), w=w, g=g)
+    dx = evaluated(run, lambda b, w, g: b.conv_transpose(g, w, case.x[2:], **rest), w=w, g=g)
     assert np.sum(g * y) == np.sum(w * dw) == np.sum(x * dx)
 
 
@@ -50,7 +50,7 @@ def test_differentiated_twice_it_is_again_the_three_ops(run: Run, case: Case, se
     """For upstream e of the input gradient h(w, g): dw = g(g, e), dg = c(w, e)."""
     w, g, e, x = whole(seed, case.w, case.y, case.x, case.x)
     size, kernel, rest = case.x[2:], case.w[2:], case.arguments
-    graph = graph_of(lambda b, w, g: b.conv_transpose(w, g, size, **rest), w=w, g=g)
+    graph = graph_of(lambda b, w, g: b.conv_transpose(g, w, size, **rest), w=w, g=g)
     back = gradients(run, graph, {"w": w, "g": g}, e)
     forward = evaluated(run, case.conv, x=e, w=w)
     weights = evaluated(run, lambda b, g, x: b.conv_weight_grad(g, x, kernel, **rest), g=g, x=e)
@@ -58,7 +58,7 @@ def test_differentiated_twice_it_is_again_the_three_ops(run: Run, case: Case, se
     graph = graph_of(lambda b, g, x: b.conv_weight_grad(g, x, kernel, **rest), g=g, x=x)
     back = gradients(run, graph, {"g": g, "x": x}, w)
     assert np.array_equal(back["g"], evaluated(run, case.conv, x=x, w=w))
-    transposed = evaluated(run, lambda b, w, g: b.conv_transpose(w, g, size, **rest), w=w, g=g)
+    transposed = evaluated(run, lambda b, w, g: b.conv_transpose(g, w, size, **rest), w=w, g=g)
     assert np.array_equal(back["x"], transposed)
 
 

@@ -98,7 +98,7 @@ def test_the_gradient_of_tied_weights_is_the_sum_over_their_uses(run: Run) -> No
     x, w, g = whole(3, (1, 2, 5, 5), (3, 2, 2, 2), (1, 2, 5, 5))
 
     def coder(b: ir.Builder, x: ir.Value, w: ir.Value, v: ir.Value) -> ir.Value:
-        return b.conv_transpose(v, b.conv(x, w, 2), (5, 5), 2)
+        return b.conv_transpose(b.conv(x, w, 2), v, (5, 5), 2)
 
     graph = graph_of(coder, x=x, w=w, v=w)
     tied = graph_of(lambda b, x, w: coder(b, x, w, w), x=x, w=w)

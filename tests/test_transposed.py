@@ -77,7 +77,7 @@ def test_it_and_its_gradients_are_pytorchs(number: int, dtype: str, explicit: bo
     size = None
     if explicit:
         size = [n + extra for n, extra in zip(case.least, case.extra, strict=True)]
-    got = native(lambda b, w, g: b.conv_transpose(w, g, size, **case.arguments), w=w, g=g, grad_y=e)
+    got = native(lambda b, w, g: b.conv_transpose(g, w, size, **case.arguments), w=w, g=g, grad_y=e)
     for name, want in {"y": y, "grad_w": leaves[0].grad, "grad_g": leaves[1].grad}.items():
         np.testing.assert_array_equal(got[name], want.detach().numpy(), err_msg=name)
 
@@ -105,7 +105,7 @@ def test_it_is_the_gradient_that_pytorch_finds_of_the_convolution(
     y.backward(torch.tensor(g))
 
     def transposed(b: ir.Builder, w: ir.Value, g: ir.Value) -> ir.Value:
-        return b.conv_transpose(w, g, size, flip=flip, boundary=boundary, **case.arguments)
+        return b.conv_transpose(g, w, size, flip=flip, boundary=boundary, **case.arguments)
 
     got = native(transposed, w=w, g=g, grad_y=x)
     np.testing.assert_array_equal(got["y"], leaf.grad.numpy())
@@ -116,7 +116,7 @@ def test_it_is_the_gradient_that_pytorch_finds_of_the_convolution(
 def test_the_default_size_may_be_symbolic(boundary: str) -> None:
     b = ir.Builder("symbolic")
     w, g = b.input("w", "f64[3, 2, 4]"), b.input("g", "f64[N, 3, W]")
-    y = b.conv_transpose(w, g, stride=3, pad=1, flip=True, boundary=boundary)
+    y = b.conv_transpose(g, w, stride=3, pad=1, flip=True, boundary=boundary)
     b.output("y", y)
     assert str(y.type) == "f64[N, 2, 3*W-1]"
     model = convc.compile(b.build())
@@ -142,5 +142,5 @@ def test_mistakes_are_explained(g: str, arguments: dict[str, Any], message: str)
     b = ir.Builder("mistake")
     w = b.input("w", "f32[4, 2, 3]")
     with pytest.raises(ir.Error) as caught:
-        b.conv_transpose(w, b.input("g", g), **arguments)
+        b.conv_transpose(b.input("g", g), w, **arguments)
     assert message in str(caught.value)

@@ -84,7 +84,7 @@ FAMILIES: dict[str, tuple[OpCase, ...]] = {
               lambda b, x, w: b.conv(x, w, pad=1, groups=4),
               lambda t, x, w: t.conv2d(x, w, padding=1, groups=4)),
         _case("transposed", ("f32[64, 32, 2, 2]", "f32[8, 64, 28, 28]"),
-              lambda b, w, g: b.conv_transpose(w, g, (56, 56), stride=2),
+              lambda b, w, g: b.conv_transpose(g, w, (56, 56), stride=2),
               lambda t, w, g: t.conv_transpose2d(g, w, stride=2)),
         _case("local", ("f32[8, 16, 28, 28]", "f32[16, 26, 26, 16, 3, 3]"),
               lambda b, x, w: b.local_conv(x, w), _local),

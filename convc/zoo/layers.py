@@ -48,7 +48,7 @@ class Net(ir.Builder):
         cells = (factor,) * (x.type.rank - 2)
         w = self.drawn(f"{name}.weight", (inner, outer, *cells), 1 / inner)
         size = [n * factor for n in x.shape[2:]]
-        y = self.conv_transpose(w, x, size, factor, name=f"{name}.conv")
+        y = self.conv_transpose(x, w, size, factor, name=f"{name}.conv")
         return self.biased(y, outer, name)
 
     def dense_layer(self, x: Value, outer: int, gain: float = 2.0, *, name: str) -> Value:

@@ -57,9 +57,9 @@ def autoencoder(net: Net, batch: int | str) -> None:
     second = net.drawn("conv2.weight", (32, 16, 3, 3), 2 / (16 * 9))
     hidden = _encoded(net, x, first, "conv1")
     code = _encoded(net, hidden, second, "conv2")
-    back = net.conv_transpose(second, code, (14, 14), 2, 1, name="up2.conv")
+    back = net.conv_transpose(code, second, (14, 14), 2, 1, name="up2.conv")
     back = net.then_relu(net.biased(back, 16, "up2"))
-    back = net.conv_transpose(first, back, (28, 28), 2, 1, name="up1.conv")
+    back = net.conv_transpose(back, first, (28, 28), 2, 1, name="up1.conv")
     net.output("image", net.logistic(net.biased(back, 1, "up1")))
 
 

@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from ir.build.core import PerAxis, Value, items
+from ir.build.core import PerAxis, Value, items, naming
 from ir.build.movement import MovementMethods
 from ir.dims import Dim
 from ir.errors import AttributeValueError, ShapeError
 from ir.ops import cast, circular, connected, conv, local, shape, tiled
 from ir.ops.composite import CompositeGrad
 from ir.ops.window import Pad, Pads, least_transposed, named_pads, per_axis
-from ir.types import DType, TensorType
 
 Geometry = tuple[tuple[int, ...], Pads, tuple[int, ...]]
+Given = tuple[PerAxis, Pad, PerAxis]
 
 
 class ConvMethods(MovementMethods):
@@ -42,8 +42,8 @@ class ConvMethods(MovementMethods):
     ) -> Value:
         """Cross-correlation of x by w [K, C/groups, *k] → [N, K, *out]."""
         axes = self._axes("conv", x, w, "[K, C/groups, *k]", 1)
-        where = geometry(w.shape[2:], stride, pad, dilation)
-        x, w, where = self._bounded(x, w, range(2, axes + 2), where, flip, boundary)
+        cells, given = range(2, axes + 2), (stride, pad, dilation)
+        x, w, where = self._bounded("conv", x, w, cells, given, flip, boundary)
         return self.apply(conv.Conv(*where, groups), x, w, name=name)
 
     def depthwise_conv(
@@ -97,8 +97,8 @@ class ConvMethods(MovementMethods):
         Only kernels of connections exist: w [number of ones, *k], row after row → [N, K, *out].
         """
         axes = self._axes("connected_conv", x, w, "[connections, *k]", 1, 1)
-        where = geometry(w.shape[1:], stride, pad, dilation)
-        x, w, where = self._bounded(x, w, range(1, axes + 1), where, flip, boundary)
+        cells, given = range(1, axes + 1), (stride, pad, dilation)
+        x, w, where = self._bounded("connected_conv", x, w, cells, given, flip, boundary)
         rows = rows_of("connected_conv", connections, x)
         return self.apply(connected.ConnectedConv(*where, rows), x, w, name=name)
 
@@ -122,8 +122,8 @@ class ConvMethods(MovementMethods):
         layout = "[K, *out, C/groups, *k]" if connections is None else "[connections, *out, *k]"
         axes = self._axes("local_conv", x, w, layout, 2, 2 if connections is None else 1)
         first = w.type.rank - axes
-        where = geometry(w.shape[first:], stride, pad, dilation)
-        x, w, where = self._bounded(x, w, range(first, first + axes), where, flip, boundary)
+        cells, given = range(first, first + axes), (stride, pad, dilation)
+        x, w, where = self._bounded("local_conv", x, w, cells, given, flip, boundary)
         if connections is None:
             return self.apply(local.LocalConv(*where, groups), x, w, name=name)
         if groups != 1:
@@ -149,15 +149,18 @@ class ConvMethods(MovementMethods):
         Output cell j has the kernel at (j + phase) mod t; each axis has a range t of its own.
         """
         axes = self._axes("tiled_conv", x, w, "[K, C/groups, *k, *t]", 2)
-        where = geometry(w.shape[2 : axes + 2], stride, pad, dilation)
-        x, w, where = self._bounded(x, w, range(2, axes + 2), where, flip, boundary)
-        op = tiled.TiledConv(*where, groups, per_axis(phase, axes, "phase"))
+        cells, given = range(2, axes + 2), (stride, pad, dilation)
+        x, w, where = self._bounded("tiled_conv", x, w, cells, given, flip, boundary)
+        with naming("tiled_conv", x, w):
+            op = tiled.TiledConv(*where, groups, per_axis(phase, axes, "phase"))
         return self.apply(op, x, w, name=name)
 
     def tiled_bias(self, x: Value, b: Value, phase: PerAxis = 0, name: str | None = None) -> Value:
         """x [N, C, *S] plus b [C, *t], repeated: cell j gets b at (j + phase) mod t."""
         axes = len(self._spatial("tiled_bias", "x", x, "[N, C, *S]"))
-        return self.apply(tiled.TiledBias(per_axis(phase, axes, "phase")), x, b, name=name)
+        with naming("tiled_bias", x, b):
+            op = tiled.TiledBias(per_axis(phase, axes, "phase"))
+        return self.apply(op, x, b, name=name)
 
     def circular_pad(self, x: Value, pad: Pad, name: str | None = None) -> Value:
         """x [N, C, *S] continued round and round: a number, or (lo, hi) pairs for S."""
@@ -165,13 +168,14 @@ class ConvMethods(MovementMethods):
         if isinstance(pad, str):
             hint = "give a number or (lo, hi) pairs; names are for kernels"
             raise AttributeValueError(f'circular_pad: pad = "{pad}": {hint}')
-        pads = named_pads(pad, (1,) * axes, (1,) * axes)
+        with naming("circular_pad", x):
+            pads = named_pads(pad, (1,) * axes, (1,) * axes)
         return self.apply(circular.CircularPad(pads), x, name=name)
 
     def conv_transpose(
         self,
+        x: Value,
         w: Value,
-        g: Value,
         size: Sequence[Dim] | None = None,
         stride: PerAxis = 1,
         pad: Pad = 0,
@@ -181,37 +185,29 @@ class ConvMethods(MovementMethods):
         boundary: str = "zero",
         name: str | None = None,
     ) -> Value:
-        """The adjoint of `conv` in x: w [K, C/groups, *k], g [N, K, *out] → [N, C, *size].
+        """The adjoint of `conv` in its images: x [N, K, *out], w [K, C/groups, *k] → [N, C, *size].
 
         Of the sizes that `ir.transposed_sizes` lists for an axis, each is possible; the default
         is the least, (out - 1)·stride + (k - 1)·dilation + 1 - lo - hi. `flip` and `boundary` are
         those of the convolution.
         """
-        kernel = self._spatial("conv_transpose", "w", w, "[K, C/groups, *k]")
-        out = self._spatial("conv_transpose", "g", g, "[N, K, *out]")
-        if len(out) != len(kernel):
-            wanted = "w must be [K, C/groups, *k] and g [N, K, *out] with as many spatial axes"
-            raise ShapeError(f"conv_transpose: %{w.name} is {w.type}, %{g.name} {g.type}; {wanted}")
-        strides, pads, dilations = geometry(kernel, stride, pad, dilation)
-        cells = w.type.static_shape[2:]
-        if size is None:
-            each = zip(out, cells, strides, pads, dilations, strict=True)
-            size = tuple(least_transposed(n, k, s, *p, d) for n, k, s, p, d in each)
-            if any(isinstance(n, int) and n < 0 for n in size):
-                reason = f"pads {pads} leave a size of {size}; pad less or give the size"
-                raise ShapeError(
-                    f"conv_transpose: %{w.name} is {w.type}, %{g.name} {g.type}; {reason}"
-                )
-        extents = items("size", size)
+        axes = self._axes("conv_transpose", x, w, "[K, C/groups, *k]", 1)
+        with naming("conv_transpose", x, w):
+            if w.shape[0] != x.shape[1]:
+                hint = "x is [N, K, *out] and comes first, then w [K, C/groups, *k]"
+                raise ShapeError(f"x has {x.shape[1]} channels, w is for {w.shape[0]}; {hint}")
+            strides, pads, dilations = geometry(w.shape[2:], stride, pad, dilation)
+            extents = _transposed_size(x, w, size, strides, pads, dilations)
+            around = _circular(boundary)
         if flip:
-            w = self.reverse(w, range(2, len(cells) + 2))
-        if _circular(boundary):
+            w = self.reverse(w, range(2, axes + 2))
+        if around:
             wide = tuple(n + lo + hi for n, (lo, hi) in zip(extents, pads, strict=True))
             none = ((0, 0),) * len(pads)
             op = conv.ConvInputGrad(strides, none, dilations, groups, wide)
-            return self._folded(self.apply(op, w, g), pads, extents, name)
+            return self._folded(self.apply(op, w, x), pads, extents, name)
         op = conv.ConvInputGrad(strides, pads, dilations, groups, extents)
-        return self.apply(op, w, g, name=name)
+        return self.apply(op, w, x, name=name)
 
     def conv_weight_grad(
         self,
@@ -226,7 +222,8 @@ class ConvMethods(MovementMethods):
     ) -> Value:
         """The adjoint of `conv` in w: g [N, K, *out], x → [K, C/groups, *kernel]."""
         cells = items("kernel", kernel)
-        attributes = *geometry(cells, stride, pad, dilation), groups, cells
+        with naming("conv_weight_grad", self._own(g), self._own(x)):
+            attributes = *geometry(cells, stride, pad, dilation), groups, cells
         return self.apply(conv.ConvWeightGrad(*attributes), g, x, name=name)
 
     def _axes(self, op: str, x: Value, w: Value, layout: str, times: int, others: int = 2) -> int:
@@ -238,13 +235,14 @@ class ConvMethods(MovementMethods):
         return axes
 
     def _bounded(
-        self, x: Value, w: Value, kernel: range, where: Geometry, flip: bool, boundary: str
+        self, op: str, x: Value, w: Value, kernel: range, given: Given, flip: bool, boundary: str
     ) -> tuple[Value, Value, Geometry]:
         """The operands with the flip and the circular boundary done, and what pads are left."""
-        around = _circular(boundary)
+        with naming(op, x, w):
+            stride, pads, dilation = geometry([w.shape[axis] for axis in kernel], *given)
+            around = _circular(boundary)
         if flip:
             w = self.reverse(w, tuple(kernel))
-        stride, pads, dilation = where
         if around:
             x = self.apply(circular.CircularPad(pads), x)
             pads = ((0, 0),) * len(pads)
@@ -265,10 +263,31 @@ def _circular(boundary: str) -> bool:
 
 def geometry(kernel: Sequence[Dim], stride: PerAxis, pad: Pad, dilation: PerAxis) -> Geometry:
     """Stride, pads and dilation per axis, for a kernel of this spatial shape."""
-    axes = len(kernel)
-    sizes = TensorType(DType.FLOAT32, tuple(kernel)).static_shape
+    axes, sizes = len(kernel), [n for n in kernel if isinstance(n, int)]
+    if len(sizes) < axes:
+        given = ", ".join(map(str, kernel))
+        raise ShapeError(f"a kernel of [{given}] cells; give kernels of known extents")
     dilations = per_axis(dilation, axes, "dilation")
     return per_axis(stride, axes, "stride"), named_pads(pad, sizes, dilations), dilations
+
+
+def _transposed_size(
+    x: Value,
+    w: Value,
+    size: Sequence[Dim] | None,
+    strides: tuple[int, ...],
+    pads: Pads,
+    dilations: tuple[int, ...],
+) -> tuple[Dim, ...]:
+    """The size as given, else the least; ShapeError where pads leave none."""
+    if size is not None:
+        return items("size", size)
+    kernel = w.type.with_shape(*w.shape[2:]).static_shape
+    each = zip(x.shape[2:], kernel, strides, pads, dilations, strict=True)
+    least = tuple(least_transposed(n, k, s, *p, d) for n, k, s, p, d in each)
+    if any(isinstance(n, int) and n < 0 for n in least):
+        raise ShapeError(f"pads {pads} leave a size of {least}; pad less or give the size")
+    return least
 
 
 def rows_of(op: str, connections: Any, x: Value) -> connected.Connections:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Self, TypeAlias, TypeVar, cast
 
@@ -85,6 +86,7 @@ class Core:
     """What every part of the builder needs; `Builder` adds a method per op."""
 
     def __init__(self, name: str = "graph") -> None:
+        check_name(name, "graph")
         self.name = name
         self._inputs: dict[str, TensorType] = {}
         self._weights: dict[str, Array] = {}
@@ -96,6 +98,9 @@ class Core:
     @classmethod
     def of(cls, graph: Graph) -> Self:
         """A builder that already holds everything in `graph`."""
+        if not isinstance(graph, Graph):
+            hint = "read a file first: ir.load(path)" if isinstance(graph, str) else "b.build()"
+            raise GraphError(f"Builder.of takes a graph, not {described(graph)}; {hint}")
         b = cls(graph.name)
         b._inputs, b._weights = dict(graph.inputs), dict(graph.weights)
         b._nodes, b._outputs = list(graph.nodes), dict(graph.outputs)
@@ -156,8 +161,7 @@ class Core:
         try:
             types = op.result_types([value.type for value in operands])
         except Error as error:
-            listed = ", ".join(f"%{value.name}: {value.type}" for value in operands)
-            raise error.within(f"{op.name}({listed})", op.name) from error
+            raise error.within(_call(op.name, operands), op.name) from error
         if names is not None and len(names) != len(types):
             raise GraphError(f"{op.name} has {len(types)} outputs, got {len(names)} names")
         results = tuple(
@@ -202,6 +206,19 @@ class Core:
             reason = f"{operand} must be {wanted} with at least one spatial axis"
             raise ShapeError(f"{op}: %{value.name} is {value.type}, but {reason}")
         return value.shape[2:]
+
+
+@contextmanager
+def naming(op: str, *operands: Value) -> Iterator[None]:
+    """Errors inside start with the op and its operands."""
+    try:
+        yield
+    except Error as error:
+        raise error.within(_call(op, operands), op) from error
+
+
+def _call(op: str, operands: Sequence[Value]) -> str:
+    return f"{op}({', '.join(f'%{value.name}: {value.type}' for value in operands)})"
 
 
 def items(what: str, value: Sequence[Item]) -> tuple[Item, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import typing
 from collections.abc import Sequence
 
 from ir.build.core import Core, Number, Value, items
@@ -10,6 +11,8 @@ from ir.dims import Dim
 from ir.errors import AttributeValueError
 from ir.ops import activations, arithmetic, cast, functions, pointwise
 from ir.types import DType, described
+
+Operand: typing.TypeAlias = Value | float
 
 
 class ElementwiseMethods(Core):
@@ -23,17 +26,17 @@ class ElementwiseMethods(Core):
         per_location = self._own(b).type.rank > 1 and b.shape == self._own(x).shape[1:]
         return self.apply(pointwise.Add() if per_location else pointwise.Bias(), x, b, name=name)
 
-    def add(self, a: Value, b: Value, name: str | None = None) -> Value:
+    def add(self, a: Operand, b: Operand, name: str | None = None) -> Value:
         """a + b, broadcast as in numpy."""
-        return self.apply(pointwise.Add(), a, b, name=name)
+        return self.apply(pointwise.Add(), *self._operands(a, b), name=name)
 
-    def sub(self, a: Value, b: Value, name: str | None = None) -> Value:
+    def sub(self, a: Operand, b: Operand, name: str | None = None) -> Value:
         """a - b, broadcast as in numpy."""
-        return self.apply(pointwise.Sub(), a, b, name=name)
+        return self.apply(pointwise.Sub(), *self._operands(a, b), name=name)
 
-    def mul(self, a: Value, b: Value, name: str | None = None) -> Value:
+    def mul(self, a: Operand, b: Operand, name: str | None = None) -> Value:
         """a · b, broadcast as in numpy."""
-        return self.apply(pointwise.Mul(), a, b, name=name)
+        return self.apply(pointwise.Mul(), *self._operands(a, b), name=name)
 
     def div(self, a: Value, b: Value | float, name: str | None = None) -> Value:
         """a / b, broadcast as in numpy."""
@@ -196,6 +199,13 @@ class ElementwiseMethods(Core):
         dropped = math.floor(rate * 2**24) / 2**24
         chance = self.uniform(self._own(x).shape, seed, x.dtype)
         return self.where(self.greater_equal(chance, dropped), x / (1 - dropped), 0.0, name=name)
+
+    def _operands(self, a: Operand, b: Operand) -> tuple[Value, Value]:
+        """Either as it is, or a number as a scalar like the other; two numbers are refused."""
+        if isinstance(b, Value) and isinstance(a, Number):
+            return self._operand(a, b), b
+        like = self._own(typing.cast("Value", a))
+        return like, self._operand(b, like)
 
     def _operand(self, value: Value | float, like: Value) -> Value:
         """A number as a scalar of the element type of `like`."""

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TypeVar
 
-from ir.build.core import Core, PerAxis, Value, from_start, items
+from ir.build.core import Core, PerAxis, Value, from_start, items, naming
 from ir.build.reduce import axes_of
 from ir.dims import Dim, divide, product
 from ir.errors import AttributeValueError, ShapeError
@@ -61,7 +61,8 @@ class MovementMethods(Core):
     def expand_blocks(self, x: Value, factors: PerAxis, name: str | None = None) -> Value:
         """[N, C, *S] → [N, C, *(S·factors)]: every element becomes a block of itself."""
         size = self._spatial("expand_blocks", "x", x, "[N, C, *S]")
-        times = per_axis(factors, len(size), "factors")
+        with naming("expand_blocks", x):
+            times = per_axis(factors, len(size), "factors")
         pairs = tuple(zip(size, times, strict=True))
         alone = tuple(n for extent in size for n in (extent, 1))
         many = tuple(n for pair in pairs for n in pair)
@@ -98,7 +99,8 @@ class MovementMethods(Core):
     def downsample(self, x: Value, factors: PerAxis, name: str | None = None) -> Value:
         """Every factor-th element along the spatial axes of x [N, C, *S], from the first on."""
         axes = len(self._spatial("downsample", "x", x, "[N, C, *S]"))
-        steps = per_axis(factors, axes, "factors")
+        with naming("downsample", x):
+            steps = per_axis(factors, axes, "factors")
         cuts = {2 + axis: (None, None, step) for axis, step in enumerate(steps)}
         return self.slice(x, cuts, name=name)
 
@@ -187,6 +189,9 @@ def _at_least_none(size: Dim) -> Dim:
 
 def _explicit(x: TensorType, to: tuple[Dim, ...]) -> tuple[Dim, ...]:
     """`to` with its -1, if any, replaced by the extent that keeps the size of x."""
+    if any(isinstance(extent, str) for extent in to):
+        hint = 'for a symbol write ir.symbol("N") or x.shape[0], for what is left -1'
+        raise AttributeValueError(f"reshape: to = {to!r}: extents are no strings; {hint}")
     if -1 not in to:
         return to
     rest = product(extent for extent in to if extent != -1)

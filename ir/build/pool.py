@@ -8,7 +8,7 @@ from math import prod
 
 import numpy as np
 
-from ir.build.core import Core, PerAxis, Value, items
+from ir.build.core import Core, PerAxis, Value, items, naming
 from ir.dims import Dim, product
 from ir.errors import AttributeValueError, ShapeError
 from ir.ops import (
@@ -135,7 +135,8 @@ class PoolMethods(Core):
         1 - d/width, for a width beyond the corners.
         """
         axes = len(self._spatial("distance_pool", "x", x, "[N, C, *S]"))
-        sizes = per_axis(window, axes, "window")
+        with naming("distance_pool", x):
+            sizes = per_axis(window, axes, "window")
         weights = self._weights_like(x, pool_variants.distance_weights(sizes, kind, width))
         return self.weighted_pool(x, weights, stride, pad, edge, dilation, name=name)
 
@@ -180,7 +181,8 @@ class PoolMethods(Core):
         "renormalised": the windows keep inside. "circular": they go on at the other end.
         """
         size = self._spatial("max_blur_pool", "x", x, "[N, C, *S]")
-        sizes = per_axis(window, len(size), "window")
+        with naming("max_blur_pool", x):
+            sizes = per_axis(window, len(size), "window")
         if boundary == "circular":
             x = self.apply(circular.CircularPad(tuple((0, k - 1) for k in sizes)), x)
         maxima = self.max_pool(x, sizes, stride=1)
@@ -210,8 +212,9 @@ class PoolMethods(Core):
         are alike (PyTorch's adaptive pools), "offset" spreads windows of `window` over it.
         """
         axes = len(self._spatial("adaptive_pool", "x", x, "[N, C, *S]"))
-        windows = () if window is None else per_axis(window, axes, "window")
-        op = adaptive.AdaptivePool(kind, per_axis(size, axes, "size"), mode, windows)
+        with naming("adaptive_pool", x):
+            windows = () if window is None else per_axis(window, axes, "window")
+            op = adaptive.AdaptivePool(kind, per_axis(size, axes, "size"), mode, windows)
         return self.apply(op, x, name=name)
 
     def global_average_pool(self, x: Value, name: str | None = None) -> Value:
@@ -319,10 +322,11 @@ class PoolMethods(Core):
         edge: str,
     ) -> pool.Geometry:
         axes = len(self._spatial(what, "x", x, "[N, C, *S]"))
-        sizes = per_axis(window, axes, "window")
-        strides = sizes if stride is None else per_axis(stride, axes, "stride")
-        dilations = per_axis(dilation, axes, "dilation")
-        return sizes, strides, named_pads(pad, sizes, dilations), dilations, edge
+        with naming(what, x):
+            sizes = per_axis(window, axes, "window")
+            strides = sizes if stride is None else per_axis(stride, axes, "stride")
+            dilations = per_axis(dilation, axes, "dilation")
+            return sizes, strides, named_pads(pad, sizes, dilations), dilations, edge
 
     def _weights_like(self, x: Value, weights: Array) -> Value:
         """Given weights, which no gradient changes."""

@@ -76,7 +76,7 @@ def emit_stft(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
 
 
 def emit_conv_transpose(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:
-    return b.conv_transpose(v["k"], v["g"], size=attrs["out_size"], **arguments(attrs))
+    return b.conv_transpose(v["g"], v["k"], size=attrs["out_size"], **arguments(attrs))
 
 
 def emit_conv_kernel_grad(b: ir.Builder, v: Values, attrs: Attrs) -> ir.Value:

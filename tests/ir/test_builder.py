@@ -43,8 +43,91 @@ def test_transposed_and_weight_gradient_methods():
     b, x = start()
     w = b.weight("w", np.zeros((4, 3, 3, 3), np.float32))
     g = b.conv(x, w, stride=2, pad=1)
-    assert b.conv_transpose(w, g, x.shape[2:], stride=2, pad=1).shape == x.shape
+    assert b.conv_transpose(g, w, x.shape[2:], stride=2, pad=1).shape == x.shape
     assert b.conv_weight_grad(g, x, (3, 3), stride=2, pad=1).shape == w.shape
+
+
+def test_images_come_before_kernels_in_transposed_convolutions_too():
+    b, x = start("f32[N, 3, 8, 8]")
+    w = b.weight("w", np.zeros((3, 4, 3, 3), np.float32))
+    assert str(b.conv_transpose(x, w).type) == "f32[N, 4, 10, 10]"
+    call = r"conv_transpose\(%w: f32\[3, 4, 3, 3\], %x: f32\[N, 3, 8, 8\]\): "
+    with pytest.raises(ir.ShapeError, match=f"^{call}x has 4 channels, w is for N; x .* first"):
+        b.conv_transpose(w, x)
+    kernels = b.input("kernels", "f32[3, 4, K, 3]")
+    message = r"^conv_transpose\(%x: .*, %kernels: .*\): a kernel of \[K, 3\] cells; give kernels"
+    with pytest.raises(ir.ShapeError, match=message):
+        b.conv_transpose(x, kernels)
+
+
+CALLS = {
+    "conv": lambda b, x, w, g: b.conv(x, w, **g),
+    "depthwise_conv": lambda b, x, w, g: b.depthwise_conv(x, b.slice(w, {1: (0, 1)}), **g),
+    "conv_transpose": lambda b, x, w, g: b.conv_transpose(x, b.slice(w, {0: (0, 3)}), **g),
+    "conv_weight_grad": lambda b, x, w, g: b.conv_weight_grad(x, x, (3, 3), **g),
+    "max_pool": lambda b, x, w, g: b.max_pool(x, 2, **g),
+    "distance_pool": lambda b, x, w, g: b.distance_pool(x, (1, 2, 3), **g),
+    "adaptive_pool": lambda b, x, w, g: b.adaptive_pool(x, (1, 2, 3)),
+    "downsample": lambda b, x, w, g: b.downsample(x, (1, 2, 3)),
+    "expand_blocks": lambda b, x, w, g: b.expand_blocks(x, (1, 2, 3)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("op", CALLS)
+def test_settings_that_do_not_fit_are_told_with_the_op_and_its_operands(op):
+    b, x = start()
+    w = b.weight("w", np.zeros((4, 3, 3, 3), np.float32))
+    name = "conv" if op == "depthwise_conv" else op
+    with pytest.raises(ir.Error, match=rf"^{name}\(%x: f32\[N, 3, 8, 9\].*3 entries for 2 axes"):
+        CALLS[op](b, x, w, {"stride": (1, 2, 3)})
+    if op in ("conv", "conv_transpose", "max_pool"):
+        with pytest.raises(
+            ir.Error, match=rf'^{name}\(%x: .*pad = "sam" is not a mode; use "valid"'
+        ):
+            CALLS[op](b, x, w, {"pad": "sam"})
+
+
+@pytest.mark.parametrize("dtype", ["f32", "f64"])
+def test_sums_and_products_take_numbers(dtype):
+    b = ir.Builder("numbers")
+    x = b.input("x", f"{dtype}[2, 3]")
+    made = {"a": b.add(x, 3), "b": b.add(3.0, x), "c": b.sub(x, 2), "d": b.sub(2, x),
+            "e": b.mul(x, np.float32(2)), "f": b.mul(2.0, x, name="twice")}  # fmt: skip
+    for name, value in made.items():
+        b.output(name, value)
+    array = np.arange(6).reshape(2, 3).astype(x.dtype.numpy)
+    got = ir.interpret(b.build(), {"x": array})
+    want = (array + 3, array + 3, array - 2, 2 - array, array * 2, array * 2)
+    for name, expected in zip(made, want, strict=True):
+        assert got[name].dtype == array.dtype and np.array_equal(got[name], expected)
+    assert made["f"].name == "twice"
+    for wrong in ("1", None, [1.0], np.ones(3)):
+        with pytest.raises(ir.GraphError, match="is not a value of builder"):
+            b.add(x, wrong)
+        with pytest.raises(ir.GraphError, match="is not a value of builder"):
+            b.mul(wrong, x)
+    with pytest.raises(ir.GraphError, match="is not a value of builder"):
+        b.add(1.0, 2.0)
+
+
+def test_extents_are_no_strings():
+    b, x = start()
+    with pytest.raises(ir.AttributeValueError, match=r'ir.symbol\("N"\) or x.shape\[0\], .*-1'):
+        b.reshape(x, ("N", 216))
+
+
+@pytest.mark.parametrize("name", ["a b", "", 'say "x"', 3, None])
+def test_the_name_of_a_graph_is_checked_at_once(name):
+    with pytest.raises(ir.GraphError, match="is not a legal name of a graph; use printable"):
+        ir.Builder(name)
+    with pytest.raises(ir.GraphError, match="is not a legal name of a graph"):
+        ir.Graph(name, {}, {}, (), {})
+
+
+def test_a_builder_goes_on_from_graphs_only():
+    for wrong in ("x.ir", None, ir.Builder("b")):
+        with pytest.raises(ir.GraphError, match=r"Builder.of takes a graph, not"):
+            ir.Builder.of(wrong)
 
 
 def test_reshape_works_out_one_extent():

@@ -87,7 +87,7 @@ def test_gradients_of_padded_convolutions_need_no_pads():
 @pytest.mark.parametrize("cuts", [{2: (1, 5)}, {2: (1, 6), 3: (0, -1)}, {3: (2, 3)}])
 def test_a_part_of_a_transposed_convolution(cuts):
     b = Draft()
-    whole = b.conv_transpose(b.drawn(4, 3, 3, 3), b.image(2, 4, 3, 3), (7, 7), 2)
+    whole = b.conv_transpose(b.image(2, 4, 3, 3), b.drawn(4, 3, 3, 3), (7, 7), 2)
     b.output("y", b.slice(whole, cuts))
     assert kinds(after(b.build(), absorb_pads)) == ["conv_input_grad"]
 
@@ -95,7 +95,7 @@ def test_a_part_of_a_transposed_convolution(cuts):
 @pytest.mark.parametrize("cuts", [{1: (0, 2)}, {2: (0, None, 2)}])
 def test_other_parts_are_cut_out(cuts):
     b = Draft()
-    whole = b.conv_transpose(b.drawn(4, 3, 3, 3), b.image(2, 4, 3, 3), (7, 7), 2)
+    whole = b.conv_transpose(b.image(2, 4, 3, 3), b.drawn(4, 3, 3, 3), (7, 7), 2)
     b.output("y", b.slice(whole, cuts))
     assert kinds(after(b.build(), absorb_pads)) == ["conv_input_grad", "slice"]
 

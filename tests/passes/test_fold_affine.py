@@ -34,7 +34,7 @@ def test_every_root(root, groups):
     if root == "conv":
         y = b.conv(b.image(2, 4, 5, 5), b.drawn(6, 4 // groups, 3, 3), 2, 1, groups=groups)
     elif root == "transposed":
-        y = b.conv_transpose(b.drawn(4, 6 // groups, 2, 2), b.image(2, 4, 3, 3), (6, 6), 2,
+        y = b.conv_transpose(b.image(2, 4, 3, 3), b.drawn(4, 6 // groups, 2, 2), (6, 6), 2,
                              groups=groups)  # fmt: skip
     else:
         flip = root != "dense"

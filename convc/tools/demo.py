@@ -259,4 +259,3 @@ def report(result: Result, images: str) -> str:
         f"  convc compile {result.model_path} --output build --sizes N=1",
     ]  # fmt: skip
     return "\n".join(parts)
-

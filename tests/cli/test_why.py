@@ -143,7 +143,12 @@ def test_why_shows_what_the_database_knows(model, capsys):
     found = nodes["relu1"]["algorithms"]
     assert found["direct"]["chosen"] and found["direct"]["measured"] == 0.25
     assert found["direct_plain"]["measured"] is None and "WRONG" in found["direct_plain"]["remark"]
-    assert "not in the running" in found["winograd2"]["remark"]
+    assert "convc tune --again" in found["direct_plain"]["remark"]
+    assert "not in the running: not measured, convc tune does it" in found["winograd2"]["remark"]
+    database().record(context, signature(graph, graph.nodes[0]), {"direct": 1e-9})
+    _, nodes = explained(capsys, model, "relu1", "--threads", "1")
+    remark = nodes["relu1"]["algorithms"]["winograd2"]["remark"]
+    assert "predicted over 5 times the best" in remark
 
 
 def test_why_shows_what_accuracy_and_force_do(model, capsys):

@@ -78,8 +78,8 @@ def _add_layer_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("single layers")
     group.add_argument("--layers", metavar="NAME", nargs="*",
                        help="names or patterns such as '3x3-*' (default: all)")  # fmt: skip
-    group.add_argument("--directions", nargs="+", choices=DIRECTIONS, default=["c"],
-                       metavar="D", help="c forward, weights known; g gradient in the weights; "
+    group.add_argument("--directions", nargs="+", default=["c"], metavar="D",
+                       help="c forward, weights known; g gradient in the weights; "
                        "h gradient in the input (default: c)")  # fmt: skip
     group.add_argument("--algorithm", metavar="NAME",
                        help="convc's, for every layer (default: its own choice)")  # fmt: skip
@@ -109,7 +109,13 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _separate(args: argparse.Namespace) -> None:
-    """Move what ``--vs`` took, being no peer but a case, network or file, to the names."""
+    """Move what ``--vs`` took, being no peer but a case, network or file, to the names, and what
+    ``--directions`` took, being none, to the layers."""
+    for word in [word for word in args.directions if word not in DIRECTIONS]:
+        if args.layers is None:
+            raise Error(f"--directions: no direction {word!r}; there are {', '.join(DIRECTIONS)}")
+        args.directions.remove(word)
+        args.layers.append(word)
     for word in [word for word in args.vs if word not in peers.PEERS]:
         if word not in (*CASES, *zoo.NAMES) and not _is_model(word):
             known = ", ".join(peers.PEERS)

@@ -26,10 +26,10 @@ from convc.tools.table import json_text, nbytes, pairs, table
 from convc.tuning.database import database
 
 DESCRIPTION = """\
-Print versions, plug-ins, the machine, the targets whose code runs here, threads, memory, caches and
-every CONVC_ variable; then compile a small convolution for each target that runs here and compare it
-with the interpreter. Put the output into a report of a problem. Exit status 1 when a target's
-code is wrong, or none can be used."""
+Print versions, plug-ins, the machine, the targets whose code runs here, threads, memory, caches
+and every CONVC_ variable; then compile a small convolution for each target that runs here and
+compare it with the interpreter. Put the output into a report of a problem. Exit status 1 when a
+target's code is wrong, or none can be used."""
 EXAMPLE = "  convc doctor\n  convc doctor --json"
 PACKAGES = ("numpy", "llvmlite", "networkx")
 EXTRAS = {  # as pyproject.toml has them, those for users

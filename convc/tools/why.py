@@ -32,9 +32,9 @@ DESCRIPTION = """\
 For each op of MODEL, as the passes leave it, or for one NODE and the parts that a composite op
 consists of, print every algorithm: why it does not apply, or what it is predicted to take on one
 thread, what bringing its operands and result into other layouts adds, what it took when measured
-(by convc tune, or now with --measure; without the call itself), the memory it needs beside operands and results, the error
-it promises, and the rate: flops of the direct sum, by the time measured, or predicted where none
-is. '>' marks the one chosen."""
+(by convc tune, or now with --measure; without the call itself), the memory it needs beside
+operands and results, the error it promises, and the rate: flops of the direct sum, by the time
+measured, or predicted where none is. '>' marks the one chosen."""
 EXAMPLE = """\
   convc why lenet.ir conv1 --measure
   convc why resnet.ir --sizes N=8 --gradients --accuracy exact"""

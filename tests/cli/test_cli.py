@@ -85,6 +85,14 @@ def test_peers_may_stand_before_the_names(capsys, monkeypatch):
     assert "did you mean 'onnxruntime'" in refused(capsys, "bench", "--vs", "onxruntime", "lenet")
 
 
+def test_directions_may_stand_before_the_layers(capsys, monkeypatch):
+    seen = []
+    monkeypatch.setattr(bench, "_layers", lambda args: seen.append(vars(args)) or 0)
+    assert status("bench", "--layers", "--directions", "g", "h", "3x3-*") == 0
+    assert (seen[0]["directions"], seen[0]["layers"]) == (["g", "h"], ["3x3-*"])
+    assert "no direction 'x'; there are c, g, h" in refused(capsys, "bench", "--directions", "x")
+
+
 def test_an_error_points_to_the_help_of_its_command(capsys):
     for argv in (["why", "m.ir", "--bogus"], ["why", "m.ir", "a", "b"], ["why"]):
         assert "see convc why --help" in refused(capsys, *argv)

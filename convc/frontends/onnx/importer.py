@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import math
-import warnings
 from collections import ChainMap, Counter
 from collections.abc import Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -32,6 +30,7 @@ from convc.frontends.onnx.errors import (
     ConstantNeededError,
     NodeError,
     UndecidedError,
+    tell,
 )
 from convc.frontends.onnx.external import External
 from convc.frontends.onnx.inputs import Inputs
@@ -47,7 +46,6 @@ from ir.types import Array
 if TYPE_CHECKING:
     from onnx import AttributeProto, FunctionProto, GraphProto, ModelProto, NodeProto
 
-LOG = logging.getLogger("convc")
 MAX_NODES = 200_000
 MAX_BYTES = 2**31
 MAX_DEPTH = 50
@@ -197,14 +195,10 @@ class Importer:
             raise NodeError(f"what is computed at import takes more than {MAX_BYTES} bytes")
 
     def note(self, text: str) -> None:
-        """Tell the user, once: by the log where it is read, else by a warning."""
+        """Tell the user, once."""
         if text not in self._notes:
             self._notes.add(text)
-            handlers = [*LOG.handlers, *logging.getLogger().handlers]
-            if all(isinstance(handler, logging.NullHandler) for handler in handlers):
-                warnings.warn(f"{self.b.name}: {text}", stacklevel=2)
-            else:
-                LOG.warning("%s: %s", self.b.name, text)
+            tell(f"{self.b.name}: {text}")
 
     def _weight(self, tensor: Any) -> Known:
         try:
@@ -374,7 +368,7 @@ def opsets_of(imports: Sequence[Any]) -> dict[str, int]:
         hint = "convert the model with onnx.version_converter"
         raise LoadError(f"opset {version} is older than {OLDEST}; {hint}")
     if version > NEWEST:
-        LOG.warning("opset %s is newer than %s; going by the latter", version, NEWEST)
+        tell(f"opset {version} is newer than {NEWEST}; going by the latter")
     return opsets
 
 

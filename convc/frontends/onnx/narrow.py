@@ -1,7 +1,7 @@
 """Integers of fewer than 64 bits: computed with in 64, so what would wrap around does not.
 
-What is known at import is computed in its own type. Beyond that, users are told of operators that
-could make numbers beyond the range of the type.
+Casts do wrap around, and what is known at import is computed in its own type. Beyond that, users
+are told of operators that could make numbers beyond the range of the type.
 """
 
 from __future__ import annotations
@@ -33,7 +33,8 @@ def typed(house: House, kind: str, made: Live, operands: Sequence[Operand | None
         return made
     integer = _type_of(kind, operands)
     if integer is not None and kind in GROWING:
-        house.note(told(kind, integer))
+        range = "beyond its range do not wrap around"
+        house.note(f"{integer} is computed as int64: results of {kind} {range}")
     return replace(made, integer=integer)
 
 
@@ -43,11 +44,6 @@ def _type_of(kind: str, operands: Sequence[Operand | None]) -> Kind | None:
     if operand is None:
         return None
     return _narrow(operand.array.dtype) if isinstance(operand, Known) else operand.integer
-
-
-def told(kind: str, type: Kind) -> str:
-    """What users are told of an operator on integers of a type."""
-    return f"{type} is computed as int64: results of {kind} beyond its range do not wrap around"
 
 
 def may_wrap(x: Live, wanted: Kind) -> bool:

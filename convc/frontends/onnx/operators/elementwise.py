@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from functools import reduce
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -17,7 +17,7 @@ import ir
 from convc.frontends.onnx.call import Call, Emit, Known, Live, Operand, Result
 from convc.frontends.onnx.errors import NodeError
 from convc.frontends.onnx.fold import cast as cast_known
-from convc.frontends.onnx.narrow import integer_of, may_wrap, told
+from convc.frontends.onnx.narrow import integer_of, may_wrap
 from convc.frontends.onnx.tensors import BOOL, NARROW, name_of, numpy_type, value_type
 from ir.types import DType
 
@@ -227,12 +227,19 @@ def cast(n: Call, operand: Operand, element: int) -> Result:
         return Live(1.0 - n.b.equal(y, 0.0), truth=True)
     if element in NARROW:
         n.house.note(f"{name_of(element)} is computed as float32")
-    if numpy_type(element).kind in "iu" and numpy_type(element).itemsize < 4:
-        raise NodeError(f"{name_of(element)} has too few bits; cast to 32 or 64")
+    y = _as_type(n, x, value_type(element))
     integer = integer_of(element)
-    if integer is not None and may_wrap(operand, integer):
-        n.house.note(told(n.node.op_type, integer))
-    return Live(_as_type(n, x, value_type(element)), integer=integer)
+    if integer is not None and integer.itemsize < 8 and may_wrap(operand, integer):
+        y = _wrapped(n, y, integer)
+    return Live(y, integer=integer)
+
+
+def _wrapped(n: Call, x: ir.Value, integer: np.dtype[Any]) -> ir.Value:
+    """Integers modulo the range of a type of fewer than 64 bits."""
+    count, least = 2.0 ** (8 * integer.itemsize), float(np.iinfo(integer).min)
+    wide = n.b.cast(x, DType.FLOAT64)
+    times = n.b.floor((wide + -least) * (1 / count))
+    return n.b.cast(wide - times * count, DType.INT64)
 
 
 def _cast_like(n: Call) -> Result:

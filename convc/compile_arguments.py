@@ -6,7 +6,8 @@ import os
 from collections.abc import Mapping, Sequence
 
 import ir
-from convc.errors import InputError
+from convc.errors import AlgorithmError, InputError
+from convc.select import ACCURACIES
 from ir.types import described
 
 
@@ -20,6 +21,13 @@ def check_graph(graph: object) -> None:
     elif isinstance(graph, str | os.PathLike):
         hint = "read it first: convc.load(path)"
     raise InputError(f"graph must be an ir.Graph, not {described(graph)}; {hint}")
+
+
+def check_accuracy(accuracy: object) -> None:
+    """AlgorithmError unless it is one of ``ACCURACIES``."""
+    if accuracy not in ACCURACIES:
+        known = ", ".join(ACCURACIES)
+        raise AlgorithmError(f"accuracy={described(accuracy)} is unknown; one of {known}")
 
 
 def check_threads(threads: object) -> None:

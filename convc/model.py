@@ -18,9 +18,10 @@ import numpy.typing as npt
 import ir
 from convc import debug, settings
 from convc.algorithms import Algorithm
-from convc.backend.target import Target, target_named
+from convc.backend.target import Target, check_runnable, target_named
 from convc.budget import Pair, to_give_up
 from convc.compile_arguments import (
+    check_accuracy,
     check_algorithms,
     check_graph,
     check_memory,
@@ -28,6 +29,7 @@ from convc.compile_arguments import (
     check_threads,
 )
 from convc.errors import InputError
+from convc.forcing import check_choices, check_names
 from convc.indices import bounds, check_weights
 from convc.lowering import Lowering
 from convc.passes import PIPELINE, Pass, optimised
@@ -90,16 +92,21 @@ def compile(
     ``convc tune --export`` wrote, and not by the database. ``memory``: how many bytes prepared
     weights and intermediate results may take; algorithms that need more are not chosen.
 
-    A graph with symbolic extents is compiled when their values are first seen.
+    A graph with symbolic extents is compiled when their values are first seen; all arguments are
+    checked before.
 
     Raises ``InputError``, ``AlgorithmError``, ``TargetError``, ``CapacityError``, ``LoadError``,
     ``ir.Error``.
     """
     check_graph(graph)
     check_threads(threads)
+    check_accuracy(accuracy)
     check_algorithms(algorithms)
+    check_names(graph, algorithms or {})
     check_passes(passes)
     check_memory(memory)
+    chosen = target_named(target)
+    check_runnable(chosen)
     budget = _budget(tune)
     if budget and tuning is not None:
         raise InputError("tune= measures into the database, which tuning= does not read; give one")
@@ -107,7 +114,7 @@ def compile(
         settings.usable_threads(threads or settings.default_threads()),
         accuracy,
         tuple(sorted((algorithms or {}).items())),
-        target_named(target),
+        chosen,
         tuple(passes),
         None if tuning is None else read_lines(Path(tuning)),
         budget,
@@ -142,6 +149,7 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
     check_values(graph)
     improved = optimised(graph, options.passes)
     check_weights(improved)
+    check_choices(dict(options.algorithms), graph, options.target)
     forced = renamed(dict(options.algorithms), graph, improved)
     how = improved, options.target, options.accuracy, forced, options.times()
     given_up: set[Pair] = set()
@@ -241,7 +249,7 @@ class Model:
     def _checked(self, arrays: Sequence[Array]) -> tuple[Sequence[Array], _Special]:
         """The slow path: raise for what does not fit, copy what is not contiguous."""
         env = ir.check_inputs(self.graph, dict(zip(self._names, arrays, strict=True)))
-        contiguous = [np.require(array, requirements=["C", "A"]) for array in arrays]
+        contiguous = [np.require(np.asarray(a), requirements=["C", "A"]) for a in arrays]
         return contiguous, self._fixed or self._specialise(env)
 
     def _specialise(self, env: Mapping[str, int]) -> _Special:
@@ -304,9 +312,7 @@ class _Special:
     def allocate(self) -> tuple[Array, ...]:
         return tuple([np.empty(shape, dtype) for shape, dtype in self.outputs])
 
-    def given(
-        self, outputs: Mapping[str, Array], inputs: Sequence[Array]
-    ) -> tuple[Array, ...]:
+    def given(self, outputs: Mapping[str, Array], inputs: Sequence[Array]) -> tuple[Array, ...]:
         """Output arrays by name, checked, also for overlaps; those not given are made."""
         for name in outputs.keys() - set(self.names):
             raise InputError(f"no output {name!r}; outputs: {', '.join(self.names)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 
 import numpy as np
@@ -11,34 +12,37 @@ from ir.errors import Error, GradientError, GraphError, did_you_mean
 from ir.graph import Graph, Node
 from ir.ops.shape import Expand
 from ir.rewrite import dead_code
-from ir.types import TensorType
+from ir.types import TensorType, described
 
 
-def vjp(graph: Graph, wrt: Sequence[str] | None = None) -> Graph:
+def vjp(graph: Graph, wrt: Sequence[str] | None = None, prefix: str = "grad_") -> Graph:
     """The graph that also computes vector-Jacobian products.
 
     Its inputs are those of `graph` and `grad_<output>` for each float output; its outputs are
     those of `graph` and `grad_<name>` for each input or weight in `wrt` (default: all that are
     float): the gradient of Σ ⟨grad_<output>, output⟩. Uses of one value add up; a name that no
-    output depends on has a zero gradient. Raises GradientError for names that are not float inputs
-    or weights, and where an op provides no derivative; GraphError when a `grad_` name is taken.
+    output depends on has a zero gradient. Second derivatives need another `prefix` than `grad_`:
+    `vjp(vjp(graph), prefix="second_")`; the product of the Hessian and a vector v is `second_x` for
+    `grad_loss` = 1, `second_grad_x` = v and all other `second_` inputs 0.
+    Raises GradientError for names that are not float inputs or weights, and where an op provides no
+    derivative; GraphError when a name with the prefix is taken.
     """
     if wrt is None:
         wrt = [n for n in (*graph.inputs, *graph.weights) if graph.types[n].dtype.is_float]
     _check(graph, wrt)
-    _check_free(graph, wrt)
+    _check_free(graph, wrt, prefix)
     b = Builder.of(graph)
     needed = _dependents(graph, wrt)
     parts: dict[str, list[Value]] = {}
     for public, value in graph.outputs.items():
         if graph.types[value].dtype.is_float:
-            upstream = b.input(f"grad_{public}", graph.types[value])
+            upstream = b.input(f"{prefix}{public}", graph.types[value])
             parts.setdefault(value, []).append(upstream)
     for node in reversed(graph.nodes):
         if needed.intersection(node.outputs) and any(name in parts for name in node.outputs):
             _differentiate(b, node, needed, parts)
     for name in wrt:
-        b.output(f"grad_{name}", _total(b, graph.types[name], parts.get(name, [])))
+        b.output(f"{prefix}{name}", _total(b, graph.types[name], parts.get(name, [])))
     return dead_code(b.build())
 
 
@@ -48,20 +52,25 @@ def _check(graph: Graph, wrt: Sequence[str]) -> None:
     known = [*graph.inputs, *graph.weights]
     for name in wrt:
         if name not in known:
-            hint = did_you_mean(name, known)
-            raise GradientError(f"'{name}' is not an input or weight of '{graph.name}'{hint}")
+            hint = did_you_mean(name, known) if isinstance(name, str) else ""
+            floats = ", ".join(n for n in known if graph.types[n].dtype.is_float) or "none"
+            hint = hint or f"; there are {textwrap.shorten(floats, 400, placeholder='...')}"
+            given = f"{described(name)} is not an input or weight of '{graph.name}'"
+            raise GradientError(f"{given}{hint}")
         if not graph.types[name].dtype.is_float:
             raise GradientError(f"'{name}' is {graph.types[name]}; integers have no gradient")
 
 
-def _check_free(graph: Graph, wrt: Sequence[str]) -> None:
+def _check_free(graph: Graph, wrt: Sequence[str], prefix: str) -> None:
     """GraphError where a name of the result is taken: most often on differentiating twice."""
+    if not isinstance(prefix, str):
+        raise GraphError(f"prefix = {described(prefix)} must be a string")
     floats = [name for name, v in graph.outputs.items() if graph.types[v].dtype.is_float]
-    inputs = [f"grad_{name}" for name in floats if f"grad_{name}" in graph.types]
-    outputs = [f"grad_{name}" for name in wrt if f"grad_{name}" in graph.outputs]
+    inputs = [f"{prefix}{name}" for name in floats if f"{prefix}{name}" in graph.types]
+    outputs = [f"{prefix}{name}" for name in wrt if f"{prefix}{name}" in graph.outputs]
     for taken in (*inputs, *outputs):
         kind = "a value" if taken in inputs else "an output"
-        hint = "rename the outputs first, as in graph.replace(outputs={'dx': ...})"
+        hint = 'give other names, as in vjp(graph, prefix="second_")'
         raise GraphError(f"'{taken}' is {kind} of '{graph.name}' already; to differentiate it "
                          f"again, {hint}")  # fmt: skip
 

@@ -39,9 +39,11 @@ def check_inputs(
 
 
 def _check_array(name: str, type: TensorType, array: Array, any_float: bool) -> None:
-    if not isinstance(array, np.ndarray):
+    if not isinstance(array, np.ndarray | np.generic):
         given = array.__class__.__name__
-        raise InputError(f"input '{name}' must be a numpy array of type {type}, got {given}")
+        hint = f"convert it with np.asarray(..., '{type.dtype.numpy}')"
+        message = f"input '{name}' must be a numpy array of type {type}, got {given}"
+        raise InputError(f"{message}; {hint}")
     matches = array.dtype == type.dtype.numpy
     if not matches and not (any_float and type.dtype.is_float and array.dtype.kind == "f"):
         hint = f"convert it with .astype('{type.dtype.numpy}')"

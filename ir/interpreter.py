@@ -33,7 +33,7 @@ def values(
     if dtype is not None:
         bound = bound.with_dtype(dtype)
     computed: dict[str, Array] = {
-        name: inputs[name].astype(type.dtype.numpy, copy=False)
+        name: np.asarray(inputs[name]).astype(type.dtype.numpy, copy=False)
         for name, type in bound.inputs.items()
     }
     computed.update(bound.weights)

@@ -91,6 +91,19 @@ def test_a_model_says_what_it_is_and_what_it_takes() -> None:
         model(x=x)
 
 
+def test_numpy_scalars_are_arrays_of_rank_0() -> None:
+    b = ir.Builder("scalars")
+    b.output("y", b.input("x", "f32[2]") * b.input("rate", "f32[]"))
+    x, graph = np.ones(2, np.float32), b.build()
+    model = convc.compile(graph, threads=1)
+    for run in (model.run, functools.partial(ir.interpret, graph)):
+        np.testing.assert_array_equal(run({"x": x, "rate": np.float32(3)})["y"], [3, 3])
+        with pytest.raises(ir.InputError, match="'rate' has element type float64, not f32"):
+            run({"x": x, "rate": np.float64(3)})  # type: ignore[dict-item]
+        with pytest.raises(ir.InputError, match=r"got float; convert it with np.asarray\(..., 'fl"):
+            run({"x": x, "rate": 3.0})  # type: ignore[dict-item]
+
+
 # ---------------------------------------------------------------- passes
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 
 import convc
@@ -36,10 +37,47 @@ def test_a_wrong_choice_is_refused_with_the_right_ones(
         convc.compile(graph.bind({"N": 1}), **arguments)  # type: ignore[arg-type]
 
 
-def test_code_for_another_machine_is_not_run(graph: ir.Graph) -> None:
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"algorithms": {"conv1": "magic"}}, convc.AlgorithmError, "no algorithm 'magic'; one of"),
+        ({"algorithms": {"conv9": "direct"}}, convc.AlgorithmError, "no node 'conv9'; nodes: "),
+        ({"accuracy": "medium"}, convc.AlgorithmError, "accuracy='medium' is unknown; one of fast"),
+    ],
+)
+def test_it_is_refused_before_sizes_are_known(
+    graph: ir.Graph, arguments: dict[str, object], error: type[Exception], message: str
+) -> None:
+    with pytest.raises(error, match=message):
+        convc.compile(graph, **arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("sizes", [{}, {"N": 1}], ids=["symbolic", "static"])
+def test_code_for_another_machine_is_not_run(graph: ir.Graph, sizes: dict[str, int]) -> None:
     other = "plain" if "neon" in available() else "neon"
     with pytest.raises(convc.TargetError, match=f"code for {other} does not run on this machine"):
-        convc.compile(graph.bind({"N": 1}), target=other)
+        convc.compile(graph.bind(sizes), target=other)
+
+
+def test_parts_of_a_composite_op_are_to_be_named() -> None:
+    b = ir.Builder("tiled")
+    x = b.input("x", "f32[N, 2, 12, 12]")
+    w = b.weight("w", np.ones((3, 2, 3, 3, 2, 1), np.float32))
+    b.output("y", b.tiled_conv(x, w, name="tc"))
+    images = np.ones((1, 2, 12, 12), np.float32)
+    message = (
+        "node 'tc' is expanded into tc.*; name those that im2col computes: tc.conv, tc.conv_1$"
+    )
+    with pytest.raises(convc.AlgorithmError, match=message):
+        convc.compile(b.build(), algorithms={"tc": "im2col"})(images)
+    with pytest.raises(convc.AlgorithmError, match=r"none of them - tc\.conv: the stride is not 1"):
+        convc.compile(b.build(), algorithms={"tc": "fft"})(images)
+    model = convc.compile(b.build(), algorithms={"tc.conv": "im2col", "tc.conv_1": "im2col"})
+    np.testing.assert_allclose(model(images), 18, rtol=1e-5)
+    chosen = model.stages(N=1).algorithms.values()
+    assert [algorithm.name for algorithm in chosen].count("im2col") == 2
+    with pytest.raises(convc.AlgorithmError, match=r"no node 'tcs\.conv'; nodes: tc$"):
+        convc.compile(b.build(), algorithms={"tcs.conv": "im2col"})
 
 
 def test_the_environment_names_the_target(graph: ir.Graph, monkeypatch: pytest.MonkeyPatch) -> None:

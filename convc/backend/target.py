@@ -68,6 +68,13 @@ def available() -> tuple[str, ...]:
     return tuple(name for name in names if REQUIRED[name] <= host_features())
 
 
+def check_runnable(target: Target) -> None:
+    """``TargetError`` where code for the target does not run here."""
+    if target.name not in available():
+        raise TargetError(f"code for {target.name} does not run on this machine; "
+                          f"its targets are {', '.join(available())}")  # fmt: skip
+
+
 def target_named(name: str | None = None) -> Target:
     """The target of that name, else of ``CONVC_TARGET``, else the best one for this machine.
 

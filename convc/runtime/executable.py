@@ -14,8 +14,8 @@ import numpy.typing as npt
 from convc.backend.jit import compile_kernel
 from convc.backend.native import MAXIMUM_ARGUMENTS, sync_bytes
 from convc.backend.scratch import scratch_bytes
-from convc.backend.target import Target, available
-from convc.errors import CapacityError, Error, TargetError
+from convc.backend.target import Target, check_runnable
+from convc.errors import CapacityError, Error
 from convc.plan import Placed, Plan
 from convc.program import Step
 from convc.runtime.memory import Bytes, aligned
@@ -30,9 +30,7 @@ class Executable:
     """Machine code and constants of one plan. Runs may overlap: each has a context of its own."""
 
     def __init__(self, plan: Plan, target: Target, threads: int) -> None:
-        if target.name not in available():
-            raise TargetError(f"code for {target.name} does not run on this machine; "
-                              f"its targets are {', '.join(available())}")  # fmt: skip
+        check_runnable(target)
         self.plan = plan
         shareable = sum(step.work for step in plan.steps if step.parallel)
         self.threads = threads if shareable > SMALL else 1
@@ -188,4 +186,3 @@ class _Context:
         """Tell where constants lie."""
         for slot, room in constants.bytes.items():
             self.table[slot + 1] = room.ctypes.data
-

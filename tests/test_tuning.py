@@ -16,7 +16,7 @@ from convc import select as selection
 from convc.algorithms import Direct, Winograd
 from convc.backend.target import target_named
 from convc.select import choices
-from convc.tuning import tuner
+from convc.tuning import records, tuner
 from convc.tuning.database import database, measured
 from convc.tuning.records import REFUSED, signature
 from convc.tuning.stopwatch import ENOUGH, SHORTEST, elsewhere, measure
@@ -122,6 +122,35 @@ def test_tuning_measures_each_distinct_op_once_and_remembers(instant):
     assert tune(graph, how, again=True).measured > 0
     assert all("no longer there" not in each for each in measured(target_named(), 1).values())
     assert names(fused, measured=measured(target_named(), 1))["relu0"] == "direct"
+
+
+class New(Direct):
+    """An algorithm that somebody adds."""
+
+    def __init__(self):
+        super().__init__("plain")
+        self.name = "new"
+
+
+def test_what_is_new_or_changed_is_measured_beside_what_is_known(instant, monkeypatch):
+    times, calls = instant
+    graph, every = single(), selection.algorithms()
+    tune(graph, options(graph))
+    name = signature(graph, graph.nodes[0])
+    database().record(HERE, name, {"winograd2": REFUSED})
+    calls.clear()
+    monkeypatch.setattr(selection, "algorithms", lambda: (*every, New()))
+    times["new"] = 1e-5
+    assert tune(graph, options(graph)).measured == 1 and calls == [("new",)]
+    assert measured(target_named(), 1)[name]["winograd2"] == REFUSED
+    assert names(graph, measured=measured(target_named(), 1)) == {"y": "new"}
+    calls.clear()
+    before = records.source_of
+    changed = {"winograd2": "mended"}
+    monkeypatch.setattr(records, "source_of", lambda name: changed.get(name, before(name)))
+    tune(graph, options(graph))
+    assert calls == [("winograd2",)]
+    assert measured(target_named(), 1)[name]["winograd2"] == 1e-3
 
 
 def test_the_choice_of_predictions_is_measured_first_and_the_hopeless_are_not(instant):

@@ -140,3 +140,24 @@ def test_a_trainer_is_compiled_as_asked() -> None:
     options = Trainer(network(), threads=1, passes=(), **how).model.options
     assert (options.accuracy, options.memory, options.passes) == ("exact", 1 << 30, ())
     assert options.algorithms == (("conv", "direct"),)
+
+
+@pytest.mark.parametrize("number", [0.5, -np.inf])
+def test_numbers_in_the_formula_of_an_onnx_model_are_not_learned(number: float) -> None:
+    helper = pytest.importorskip("onnx").helper
+    numbers = pytest.importorskip("onnx").numpy_helper
+    kind, count = pytest.importorskip("onnx").TensorProto.FLOAT, np.float32(number)
+    nodes = [
+        helper.make_node("Constant", [], ["c"], value=numbers.from_array(np.asarray(count))),
+        helper.make_node("Mul", ["x", "w"], ["weighted"]),
+        helper.make_node("Max" if np.isinf(number) else "Mul", ["weighted", "c"], ["y"]),
+    ]
+    values = [helper.make_tensor_value_info(name, kind, ["N", 3]) for name in "xy"]
+    stored = [numbers.from_array(np.ones(3, np.float32), "w")]
+    proto = helper.make_graph(nodes, "net", values[:1], values[1:], stored)
+    graph = convc.load(helper.make_model(proto))
+    b = ir.Builder.of(graph)
+    b.output("loss", b.sum(b.square(b.value(graph.outputs["y"]))))
+    trainer, x = Trainer(b.build(), threads=1), np.ones((2, 3), np.float32)
+    assert trainer.step({"x": x}, 0.1) == 6 * (1 if np.isinf(number) else number**2)
+    assert trainer.weights.keys() == {"w"}

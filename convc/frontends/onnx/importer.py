@@ -159,7 +159,10 @@ class Importer:
             raise LoadError(f"there are more than {MAX_NODES} nodes to import")
 
     def weight(self, operand: Known) -> ir.Value:
-        """A known value as a weight, one for all its uses."""
+        """A known value as a weight, one for all its uses.
+
+        A single number that the model does not store belongs to the formula: a constant.
+        """
         if id(operand.array) not in self._weights:
             array = settled(operand.array)
             if is_symbolic(array):
@@ -167,7 +170,10 @@ class Importer:
             else:
                 array = computable(array)
                 self.budget(array.nbytes if array is not operand.array else 0)
-                value = self.b.weight(self.b.fresh("constant"), array)
+                if array.ndim == 0 and array.dtype.kind == "f" and not operand.stored:
+                    value = self.b.constant(array.item(), array.dtype.name)
+                else:
+                    value = self.b.weight(self.b.fresh("constant"), array)
             self._weights[id(operand.array)] = operand, value
             if operand.name:
                 self.wanted[value.name] = self.names[operand.name]

@@ -135,3 +135,13 @@ def test_what_is_exported_with_symbolic_sizes_comes_back(name: str) -> None:
         }
         wanted = ir.interpret(graph, given, dtype="float64")["y"]
         np.testing.assert_allclose(compiled.run(given)["y"], wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_numbers_that_are_constants_of_the_graph_go_out() -> None:
+    b = ir.Builder("tested")
+    number = b.constant(1.5)
+    b.output("y", b.mul(b.add(number, b.input("x", "f32[]")), b.weight("w", draw(3))))
+    graph = b.build()
+    given = {"x": np.array(2.0, np.float32)}
+    found = runtime(convc.to_onnx(graph), given)["y"]
+    np.testing.assert_allclose(found, 3.5 * graph.weights["w"], rtol=1e-6)

@@ -6,8 +6,6 @@ many ones, exactly, in float64.
 
 from __future__ import annotations
 
-import numpy as np
-
 import ir
 from ir.dims import Dim, Sym
 from ir.types import Array
@@ -41,4 +39,4 @@ def numbered(b: ir.Builder, start: ir.Value, step: ir.Value, count: Dim) -> ir.V
 
 
 def _stored(b: ir.Builder, value: float) -> ir.Value:
-    return b.weight(b.fresh("number"), np.array(value, np.float64))
+    return b.constant(float(value), "f64")

@@ -49,7 +49,9 @@ def _joined(
     """The step that computes the first operand of a node, with the node in it; None if it may
     not. What it reads must be known where that step stands: an input, a weight, or made of one."""
     first = made[place[node.inputs[0]]] if node.inputs and node.inputs[0] in place else None
-    if first is None or len(node.inputs) != 2 or len(first.results) > 1:
+    if first is None or not first.operands:
+        return None
+    if len(node.inputs) != 2 or len(first.results) > 1:
         return None
     if first.result in graph.outputs.values() or graph.consumers(first.result) != (node,):
         return None

@@ -45,8 +45,8 @@ class CumSum(Op):
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         (x,) = arrays
         x = np.flip(x, self.axis) if self.reverse else x
-        if self.exclusive:
-            first = np.zeros_like(np.take(x, [0], self.axis)) if x.shape[self.axis] else x
+        if self.exclusive and x.shape[self.axis]:
+            first = np.zeros_like(np.take(x, [0], self.axis))
             x = np.concatenate([first, np.delete(x, -1, self.axis)], self.axis)
         y = np.cumsum(x, self.axis)
         return (np.flip(y, self.axis).copy(order="C") if self.reverse else y,)
@@ -64,4 +64,5 @@ class CumSum(Op):
             Example.of("both", cls(0, True, True), "f32[4, 20]"),
             Example.of("one", cls(1, True), "f32[3, 1]"),
             Example.of("batch 0", cls(0), "f32[0, 3]"),
+            Example.of("nothing before nothing", cls(1, True), "f32[2, 0]"),
         )

@@ -268,6 +268,7 @@ class Model:
                 LOG.info("measuring algorithms for %s", graph.name)
                 tune(graph, self.options, self.options.tune)
             made = stages(graph, self.options)
+            give_back()  # what the passes made on the way, before the weights are packed
             executable = Executable(made.plan, made.target, self.options.threads)
             special = _Special(graph, made.optimised, executable)
             del made

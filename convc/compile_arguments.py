@@ -6,8 +6,7 @@ import os
 from collections.abc import Mapping, Sequence
 
 import ir
-from convc.errors import AlgorithmError, InputError
-from convc.select import ACCURACIES
+from convc.errors import InputError
 from ir.types import described
 
 
@@ -23,25 +22,21 @@ def check_graph(graph: object) -> None:
     raise InputError(f"graph must be an ir.Graph, not {described(graph)}; {hint}")
 
 
-def check_accuracy(accuracy: object) -> None:
-    """AlgorithmError unless it is one of ``ACCURACIES``."""
-    if accuracy not in ACCURACIES:
-        known = ", ".join(ACCURACIES)
-        raise AlgorithmError(f"accuracy={described(accuracy)} is unknown; one of {known}")
-
-
 def check_threads(threads: object) -> None:
     """InputError unless it is None or an int of at least 1."""
-    whole = isinstance(threads, int) and not isinstance(threads, bool)
-    if threads is not None and not (whole and threads >= 1):  # type: ignore[operator]
+    if threads is not None and not _is_positive(threads):
         hint = "give 1 or more as an int, or None for the default"
         raise InputError(f"threads={described(threads)}: {hint}")
 
 
+def _is_positive(value: object) -> bool:
+    """Whether it is an int above 0; no bool is one."""
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0
+
+
 def check_memory(memory: object) -> None:
     """InputError unless it is None or a positive int."""
-    whole = isinstance(memory, int) and not isinstance(memory, bool)
-    if memory is not None and not (whole and memory > 0):  # type: ignore[operator]
+    if memory is not None and not _is_positive(memory):
         hint = "give a number of bytes as an int, as in 256 << 20, or None for no limit"
         raise InputError(f"memory={described(memory)}: {hint}")
 

@@ -22,15 +22,14 @@ def check_names(graph: ir.Graph, forced: Mapping[str, str]) -> None:
         if algorithm not in known:
             message = f"node {name!r}: no algorithm {algorithm!r}; one of {', '.join(known)}"
             raise AlgorithmError(message)
-        if graph.symbols and not any(_is_part(name, node) for node in graph.nodes):
+        if graph.symbols and not any(_may_have(node, name) for node in graph.nodes):
             names = ", ".join(node.name for node in graph.nodes)
             raise AlgorithmError(f"algorithms: no node {name!r}; nodes: {names}")
 
 
-def _is_part(name: str, node: ir.Node) -> bool:
-    """Whether it is the name of a node, or may be that of a part of it."""
-    parts = isinstance(node.op, Composite) and name.startswith(f"{node.name}.")
-    return parts or name == node.name
+def _may_have(node: ir.Node, name: str) -> bool:
+    """Whether it is the name of the node, or may be that of a part of it."""
+    return name == node.name or (isinstance(node.op, Composite) and _is_part(name, node.name))
 
 
 def check_choices(forced: Mapping[str, str], graph: ir.Graph, target: Target) -> None:
@@ -43,7 +42,7 @@ def check_choices(forced: Mapping[str, str], graph: ir.Graph, target: Target) ->
     for name in whole:
         algorithm = by_name[forced[name]]
         reasons = {node.name: algorithm.supports(Site.of(expanded, node, target))
-                   for node in expanded.nodes if _part_of(node, name)}  # fmt: skip
+                   for node in expanded.nodes if _is_part(node.name, name)}  # fmt: skip
         if len(reasons) < 2 or reasons.get(name) is None:
             continue
         fit = [part for part, reason in reasons.items() if reason is None]
@@ -59,5 +58,6 @@ def _composite(graph: ir.Graph, name: str) -> bool:
     return node is not None and isinstance(node.op, Composite)
 
 
-def _part_of(node: ir.Node, name: str) -> bool:
-    return node.name == name or node.name.startswith(f"{name}.")
+def _is_part(name: str, whole: str) -> bool:
+    """Whether a composite op of the one name has a part of the other; the last has its own."""
+    return name == whole or name.startswith(f"{whole}.")

@@ -97,15 +97,15 @@ class Lowering:
         value = self.node.outputs[result]
         self.stored[value] = Stored(self.read(operand).slot, self.graph.types[value])
 
-    def view(self, operand: int, start: int, result: int = 0) -> bool:
+    def view(self, operand: int, start: int) -> bool:
         """Make the result what lies in the operand from an element on, in its layout, if it can."""
         assert self.node is not None
-        value, source = self.node.outputs[result], self.stored[self.node.inputs[operand]]
-        type = self.graph.types[value]
+        value, source = self.node.name, self.stored[self.node.inputs[operand]]
         fixed = value in self.apart or value in self.together
         if fixed or self.slots[source.slot].role != "temporary":
             return False
         part = source.slot, start
+        type = self.graph.types[value]
         self.stored[value] = self._room(value, "temporary", type, source.layout, part=part)
         return True
 

@@ -21,7 +21,6 @@ from convc.algorithms import Algorithm
 from convc.backend.target import Target, check_runnable, target_named
 from convc.budget import Pair, to_give_up
 from convc.compile_arguments import (
-    check_accuracy,
     check_algorithms,
     check_graph,
     check_memory,
@@ -36,7 +35,7 @@ from convc.passes import PIPELINE, Pass, optimised
 from convc.plan import Plan, check_values, plan
 from convc.runtime.executable import Executable
 from convc.runtime.memory import address, give_back
-from convc.select import choices
+from convc.select import check_accuracy, choices
 from convc.tuning import BUDGET
 from convc.tuning.database import measured
 from convc.tuning.records import Context, Row, Times, read_lines, times_of

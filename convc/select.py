@@ -15,6 +15,7 @@ from convc.plugins import algorithms
 from convc.tuning.records import REFUSED, Times, signature
 from ir.ops import Expand, MatMul, Reshape, Softmax, Transpose
 from ir.ops.index import Finding, Indexing
+from ir.types import described
 
 ACCURACIES = ("fast", "exact")
 PLAIN_READERS = (Expand, Finding, Indexing, MatMul, Reshape, Softmax, Transpose)
@@ -60,6 +61,13 @@ class Choice:
         return tuple(c for c in self.considered if c.reason is None)
 
 
+def check_accuracy(accuracy: object) -> None:
+    """AlgorithmError unless it is one of ``ACCURACIES``."""
+    if accuracy not in ACCURACIES:
+        known = ", ".join(ACCURACIES)
+        raise AlgorithmError(f"accuracy={described(accuracy)} is unknown; one of {known}")
+
+
 def candidates(site: Site, accuracy: str = "fast") -> Iterator[Candidate]:
     """Every algorithm, applicable or not; ``accuracy="exact"`` allows reordered sums only."""
     for algorithm in algorithms():
@@ -93,8 +101,7 @@ def choices(
     ``given_up``: nodes with algorithms that they are not to use, if they can do without.
     """
     forced, measured = forced or {}, measured or {}
-    if accuracy not in ACCURACIES:
-        raise AlgorithmError(f"accuracy={accuracy!r} is unknown; one of {', '.join(ACCURACIES)}")
+    check_accuracy(accuracy)
     unknown = forced.keys() - {node.name for node in graph.nodes}
     if unknown:
         names = ", ".join(node.name for node in graph.nodes)

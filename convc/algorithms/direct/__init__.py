@@ -116,7 +116,7 @@ def _no_plain(site: Site, form: Form) -> str | None:
     """Why the form with channels in the lanes cannot write plain data, if it cannot."""
     if isinstance(site.op, ConvWeightGrad):
         return "direct itself writes plain weight gradients"
-    if Convolution.of(site).op.groups > 1 and form != "channels":
+    if form != "channels":
         return f"direct takes the form {form} here"
     if Epilogue(site, 1).adds_tensors:
         return "the epilogue adds a tensor"
@@ -154,12 +154,9 @@ class Direct:
     def supports(self, site: Site) -> str | None:
         if not isinstance(site.op, OPS):
             return "only for convolutions"
-        form = form_of(Convolution.of(site), site.lanes)
-        if self.variant == "rows" and form == "spatial":
+        if self.variant == "rows" and form_of(Convolution.of(site), site.lanes) == "spatial":
             return "direct itself goes by rows here"
-        if self.variant == "plain":
-            return _no_plain(site, form)
-        return None
+        return _no_plain(site, self.form(site)) if self.variant == "plain" else None
 
     def seconds(self, site: Site) -> float:
         shape = Convolution.of(site)

@@ -79,6 +79,11 @@ Result: TypeAlias = "ir.Value | Array | Operand"
 Emit: TypeAlias = "Callable[[Call], Result | Sequence[Result]]"
 
 
+def listed(made: Result | Sequence[Result]) -> list[Result]:
+    """What an operator made, a single result too, as a list."""
+    return list(made) if isinstance(made, Sequence) else [made]
+
+
 @dataclass
 class Call:
     """What an operator is given. Operands count from 0; those left out are None."""

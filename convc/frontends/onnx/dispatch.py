@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from convc.frontends.onnx.call import OF_SIZES, Call, Emit, Known, Live, Result
+from convc.frontends.onnx.call import OF_SIZES, Call, Emit, Known, Live, Result, listed
 from convc.frontends.onnx.errors import NodeError, UndecidedError
 from convc.frontends.onnx.fold import FOLDS
 from convc.frontends.onnx.operators import OPERATORS
@@ -34,4 +34,4 @@ def results(kind: str, n: Call) -> Sequence[Result]:
             if not known or len(ways) == 1 or kind not in OF_SIZES:
                 raise
             made = ways[1](n)
-    return made if isinstance(made, list | tuple) else [made]  # type: ignore[list-item]
+    return listed(made)

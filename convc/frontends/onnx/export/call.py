@@ -13,11 +13,11 @@ from convc.frontends.onnx.export.writer import NoFormError, Writer
 from ir.dims import Dim
 from ir.types import Array
 
-O = TypeVar("O", bound=ir.Op)  # noqa: E741
+AnyOp = TypeVar("AnyOp", bound=ir.Op)
 
 
 @dataclass(frozen=True)
-class Call(Generic[O]):
+class Call(Generic[AnyOp]):
     """What a translation is given; it returns the names of the results, whatever they are.
 
     Operands may be more than the op's own: see `steps`. Their types are in `types`, those of the
@@ -25,7 +25,7 @@ class Call(Generic[O]):
     """
 
     writer: Writer
-    op: O
+    op: AnyOp
     operands: tuple[str, ...]
     types: tuple[ir.TensorType, ...]
     made: tuple[ir.TensorType, ...]

@@ -9,7 +9,7 @@ from functools import wraps
 import numpy as np
 
 import ir
-from convc.frontends.onnx.call import Call, Emit, Known, Live, Result, axis_of, fixed
+from convc.frontends.onnx.call import Call, Emit, Known, Live, Result, axis_of, fixed, listed
 from convc.frontends.onnx.errors import NodeError
 from convc.frontends.onnx.slices import Cut, cuts
 from convc.frontends.onnx.symbolic import undecided
@@ -21,8 +21,7 @@ def truthful(emit: Callable[[Call], Result | Sequence[Result]]) -> Emit:
 
     @wraps(emit)
     def keeping(n: Call) -> list[Result]:
-        made = emit(n)
-        results: list[Result] = list(made) if isinstance(made, list | tuple) else [made]  # type: ignore[list-item]
+        results = listed(emit(n))
         if not n.count or not n.truth(0):
             return results
         return [Live(r, truth=True) if isinstance(r, ir.Value) else r for r in results]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -81,11 +82,11 @@ def _constant_of_shape(n: Call) -> ir.Value:
     return n.b.expand(n.live(Known(value.reshape(()))), n.extents(0, "the shape"))
 
 
-def _range(n: Call) -> Result:
+def _range(n: Call) -> Result | Sequence[Result]:
     """Integers from a start up or down to a limit, as many as symbolic sizes say."""
     parts = [n.constant(number, f"operand {number}") for number in range(3)]
     if not any(map(is_symbolic, parts)):
-        return FOLDS["Range"](n)  # type: ignore[return-value]
+        return FOLDS["Range"](n)
     if any(part.size != 1 or part.dtype.kind == "f" for part in parts):
         raise undecided("a range of floats")
     start, limit, step = (n.extents(number, "a range")[0] for number in range(3))

@@ -38,19 +38,22 @@ def to_give_up(choices: Sequence[Choice], plan: Plan, memory: int) -> set[Pair]:
     if not given_up:
         raise CapacityError(
             f"memory={memory}: the program keeps {plan.resident_bytes:,} bytes (weights "
-            f"{plan.constant_bytes:,}, intermediate results {plan.arena_bytes:,}), and no other "
-            "algorithms take less; allow more"
+            f"{sum(part.constant_bytes for part in plan.parts):,}, intermediate results "
+            f"{sum(part.arena_bytes for part in plan.parts):,}), and no other algorithms take "
+            "less; allow more"
         )
     return given_up
 
 
 def _beyond_weights(plan: Plan) -> Mapping[str, int]:
     """The bytes by which what is prepared for a node exceeds what it is made of, where it does."""
-    slots, more = plan.program.slots, defaultdict[str, int](int)
-    for step in plan.prepare:
-        made = sum(slot_bytes(slots[n]) for n in step.writes if n in plan.constants)
-        given = sum(slot_bytes(slots[n]) for n in step.reads)
-        more[step.node] += made - given
+    more = defaultdict[str, int](int)
+    for part in plan.parts:
+        slots = part.program.slots
+        for step in part.prepare:
+            made = sum(slot_bytes(slots[n]) for n in step.writes if n in part.constants)
+            given = sum(slot_bytes(slots[n]) for n in step.reads)
+            more[step.node] += made - given
     return {node: nbytes for node, nbytes in more.items() if nbytes > 0}
 
 

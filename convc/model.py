@@ -29,6 +29,7 @@ from convc.compile_arguments import (
 )
 from convc.errors import InputError
 from convc.forcing import check_choices, check_names
+from convc.images import linked, pieces
 from convc.indices import bounds, check_weights
 from convc.lowering import Lowering
 from convc.passes import PIPELINE, Pass, optimised
@@ -50,7 +51,8 @@ class Options:
     """How a graph is compiled.
 
     ``tuning`` holds measured times, None for those of the database; ``tune`` the seconds that
-    measuring may take before; ``memory`` the bytes that constants and arena may take.
+    measuring may take before; ``memory`` the bytes that constants and arena may take;
+    ``by_image`` whether batches may be run image by image.
     """
 
     threads: int
@@ -61,6 +63,7 @@ class Options:
     tuning: tuple[Row, ...] | None = None
     tune: float = 0.0
     memory: int | None = None
+    by_image: bool = True
 
     def times(self) -> Times:
         """Measured times that apply here."""
@@ -79,6 +82,7 @@ def compile(
     tune: bool | float = False,
     tuning: str | os.PathLike[str] | None = None,
     memory: int | None = None,
+    by_image: bool = True,
 ) -> Model:
     """Compile a graph to native code.
 
@@ -90,6 +94,8 @@ def compile(
     most so many seconds (True: 30). ``tuning``: go by the times in this file, which
     ``convc tune --export`` wrote, and not by the database. ``memory``: how many bytes prepared
     weights and intermediate results may take; algorithms that need more are not chosen.
+    ``by_image``: where it pays, the first ops of a network run for one image of a batch after the
+    other, which stay in the caches so; False lets every op run over the whole batch.
 
     A graph with symbolic extents is compiled when their values are first seen; all arguments are
     checked before.
@@ -118,6 +124,7 @@ def compile(
         None if tuning is None else read_lines(Path(tuning)),
         budget,
         memory,
+        by_image,
     )
     if options.tuning and not options.times():
         LOG.warning("%s: no times for %s; going by predictions",
@@ -151,11 +158,13 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
     check_choices(dict(options.algorithms), graph, options.target)
     forced = renamed(dict(options.algorithms), graph, improved)
     how = improved, options.target, options.accuracy, forced, options.times()
+    parts = pieces(improved, options.by_image)
     given_up: set[Pair] = set()
     while True:
-        made = tuple(choices(*how, given_up))
+        made = tuple(choices(*how, given_up, options.by_image))
         chosen = {choice.node.name: choice.chosen.algorithm for choice in made}
-        planned = plan(Lowering(improved, chosen, options.target).program())
+        programs = (Lowering(part.graph, chosen, options.target).program() for part in parts)
+        planned = plan(linked(improved, zip(parts, programs, strict=True)))
         more = to_give_up(made, planned, options.memory) if options.memory is not None else set()
         if not more:
             break

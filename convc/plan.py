@@ -58,6 +58,12 @@ class Plan:
     constants: Mapping[int, Placed]
     temporaries: Mapping[int, Placed]
     passing: Mapping[int, Placed] = field(default_factory=dict)
+    images: Plan | None = None
+
+    @property
+    def parts(self) -> tuple[Plan, ...]:
+        """What runs for each image, if anything does, and this plan."""
+        return (self,) if self.images is None else (self.images, self)
 
     @property
     def constant_bytes(self) -> int:
@@ -85,8 +91,8 @@ class Plan:
 
     @property
     def resident_bytes(self) -> int:
-        """What is kept between runs: the constants, and one arena."""
-        return self.constant_bytes + self.given_bytes + self.arena_bytes
+        """What is kept between runs: the constants, and the arenas of one thread."""
+        return sum(p.constant_bytes + p.given_bytes + p.arena_bytes for p in self.parts)
 
     @property
     def live_bytes(self) -> int:
@@ -110,9 +116,11 @@ def plan(program: Program) -> Plan:
     once = {number for step in prepare for number in step.slots} - used
     constants = _in_sequence(program.slots[number] for number in sorted(constant & used))
     passing = [program.slots[number] for number in sorted(constant & once)]
-    temporaries = _pack(program.slots, steps, constant)
+    bound = program.images.bound.values() if program.images else ()
+    temporaries = _pack(program.slots, steps, constant, bound)
+    images = plan(program.images.program) if program.images else None
     result = Plan(program, tuple(prepare), tuple(steps), constants, temporaries,
-                  _in_sequence(passing))  # fmt: skip
+                  _in_sequence(passing), images)  # fmt: skip
     _check_capacity(result)
     return result
 
@@ -143,15 +151,17 @@ def _in_sequence(slots: Iterable[Slot]) -> dict[int, Placed]:
 
 
 def _pack(
-    slots: Sequence[Slot], steps: Sequence[Step], constant: Collection[int]
-) -> dict[int, Placed]:
+    slots: Sequence[Slot], steps: Sequence[Step], constant: Collection[int],
+    before: Collection[int] = (),
+) -> dict[int, Placed]:  # fmt: skip
     """Offsets for temporaries by their lifetimes, as near to the most that is alive as is found
-    soon. Parts lie where what they are part of lies, which lives as long as any of them.
+    soon. Parts lie where what they are part of lies, which lives as long as any of them. What is
+    written ``before`` the first step lives from then on.
 
     Placed one by one, the largest first (Pisarchyk and Lee 2020, "greedy by size for offset
     calculation"); where that leaves gaps, whatever came to lie highest is placed earlier.
     """
-    lives: dict[int, tuple[int, int]] = {}
+    lives = dict.fromkeys(before, (0, 0))
     for number, step in enumerate(steps):
         for used in step.slots:
             for each in _around(slots, used):
@@ -216,7 +226,8 @@ def _extent(placed: Iterable[Placed]) -> int:
 
 
 def _check_capacity(plan: Plan) -> None:
-    need = plan.constant_bytes + plan.given_bytes + max(plan.arena_bytes, plan.passing_bytes)
+    need = sum(part.constant_bytes + part.given_bytes + max(part.arena_bytes, part.passing_bytes)
+               for part in plan.parts)  # fmt: skip
     have = _memory()
     if need > have:
         largest = max(plan.program.slots, key=slot_bytes)

@@ -84,9 +84,23 @@ class Stored:
 
 @dataclass(frozen=True)
 class Program:
-    """What a graph was lowered to; slots are numbered by position."""
+    """What a graph was lowered to; slots are numbered by position. ``images`` runs first."""
 
     slots: tuple[Slot, ...]
     steps: tuple[Step, ...]
     inputs: Mapping[str, int]
     outputs: Mapping[str, int]
+    images: Images | None = None
+
+
+@dataclass(frozen=True)
+class Images:
+    """A program for one image, run ``count`` times inside another one.
+
+    ``bound``: for each of its inputs and outputs the slot of the other one in which the images lie
+    one behind the other; an input of equal size is the same for all.
+    """
+
+    program: Program
+    count: int
+    bound: Mapping[int, int]

@@ -11,6 +11,7 @@ from convc.algorithms import Algorithm, Site, Wish
 from convc.backend.target import Target
 from convc.cost import stream_bytes
 from convc.errors import AlgorithmError
+from convc.images import pieces
 from convc.plugins import algorithms
 from convc.tuning.records import REFUSED, Times, signature
 from ir.ops import Expand, MatMul, Reshape, Softmax, Transpose
@@ -48,8 +49,12 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Choice:
-    """All that was considered for a node, and what was chosen."""
+    """All that was considered for a node, and what was chosen.
 
+    ``graph``: the piece of the graph (see ``convc.images``) that the node is compiled in.
+    """
+
+    graph: ir.Graph
     node: ir.Node
     site: Site
     considered: tuple[Candidate, ...]
@@ -59,6 +64,11 @@ class Choice:
     @property
     def applicable(self) -> tuple[Candidate, ...]:
         return tuple(c for c in self.considered if c.reason is None)
+
+    @property
+    def signature(self) -> str:
+        """What measured times are kept under."""
+        return signature(self.graph, self.node)
 
 
 def check_accuracy(accuracy: object) -> None:
@@ -94,9 +104,9 @@ def select(
 def choices(
     graph: ir.Graph, target: Target, accuracy: str = "fast",
     forced: Mapping[str, str] | None = None, measured: Times | None = None,
-    given_up: Collection[tuple[str, str]] = (),
+    given_up: Collection[tuple[str, str]] = (), by_image: bool = False,
 ) -> Iterator[Choice]:  # fmt: skip
-    """How ``select`` goes about it, node by node.
+    """How ``select`` goes about it, node by node, where ``by_image`` piece by piece.
 
     ``given_up``: nodes with algorithms that they are not to use, if they can do without.
     """
@@ -106,6 +116,14 @@ def choices(
     if unknown:
         names = ", ".join(node.name for node in graph.nodes)
         raise AlgorithmError(f"algorithms: no node {sorted(unknown)[0]!r}; nodes: {names}")
+    for piece in pieces(graph, by_image):
+        yield from _choices(piece.graph, target, accuracy, forced, measured, given_up)
+
+
+def _choices(
+    graph: ir.Graph, target: Target, accuracy: str, forced: Mapping[str, str], measured: Times,
+    given_up: Collection[tuple[str, str]],
+) -> Iterator[Choice]:  # fmt: skip
     blocks = dict.fromkeys((*graph.inputs, *graph.weights), 1)
     for node in graph.nodes:
         site = Site.of(graph, node, target)
@@ -115,7 +133,7 @@ def choices(
         considered = tuple(_priced(c, site, place, times) for c in found)
         name = forced.get(node.name)
         chosen = _choose(site, considered) if name is None else _forced(site, considered, name)
-        yield Choice(node, site, considered, chosen, name is not None)
+        yield Choice(graph, node, site, considered, chosen, name is not None)
         given = [blocks[name] for name in node.inputs]
         blocks |= dict.fromkeys(node.outputs, chosen.algorithm.block(site, given))
 

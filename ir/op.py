@@ -97,6 +97,15 @@ class Op(ABC):
             raise GraphError(f"{self.name} takes {wanted}, got {len(types)}")
         return self.infer(*types)
 
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        """This op for one image of a batch, where what it makes of an image depends on no other.
+
+        `images` says which operands hold one image per entry of axis 0, as all results do then;
+        `types` are those for the whole batch. None where images depend on one another, or where
+        that is not known.
+        """
+        return None
+
     def index_bound(self, *types: TensorType) -> Dim | None:
         """What the integers of operand 1 stay below, where those are positions or labels."""
         return None

@@ -36,7 +36,8 @@ def memory(plan: Plan, inputs: Mapping[str, Array], allocate: Allocate) -> list[
             whole, start = slot.part
             slots.append(slots[whole][start : start + slot.size])
     for name, number in plan.program.inputs.items():
-        slots[number][:] = inputs[name].reshape(-1)
+        if name in inputs:
+            slots[number][:] = inputs[name].reshape(-1)
     for slot in plan.program.slots:
         if slot.data is not None:
             slots[slot.number][:] = slot.data.reshape(-1)
@@ -45,9 +46,23 @@ def memory(plan: Plan, inputs: Mapping[str, Array], allocate: Allocate) -> list[
 
 def launch_all(plan: Plan, slots: Sequence[Array], launch: Launch) -> dict[str, Array]:
     """Launch every step; the outputs, flat, by name."""
+    if plan.images is not None:
+        for_each_image(plan, slots, launch)
     for step in (*plan.prepare, *plan.steps):
         launch(step.kernel, operands(step, slots))
     return {name: slots[number] for name, number in plan.program.outputs.items()}
+
+
+def for_each_image(plan: Plan, slots: Sequence[Array], launch: Launch) -> None:
+    """Run the plan for one image on each image of what is bound to it."""
+    images = plan.program.images
+    for image in range(images.count):
+        own = memory(plan.images, {}, unwritten)
+        for inner, outer in images.bound.items():
+            size = plan.images.program.slots[inner].size
+            start = image * size if slots[outer].size > size else 0
+            own[inner] = slots[outer][start : start + size]
+        launch_all(plan.images, own, launch)
 
 
 def run(plan: Plan, inputs: Mapping[str, Array], launch: Launch) -> dict[str, Array]:

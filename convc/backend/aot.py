@@ -7,7 +7,7 @@ thread. All symbols but that function are local to the object, which calls no li
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,8 +19,9 @@ from convc.backend import jit
 from convc.backend.emit import emit_kernel
 from convc.backend.instructions import BYTE, I64, POINTER
 from convc.backend.scratch import scratch_bytes
-from convc.backend.target import Target
+from convc.backend.target import ITEM_BYTES, Target
 from convc.plan import ALIGNMENT, Plan
+from convc.program import Images
 from ir.types import TensorType
 
 Bytes = npt.NDArray[np.uint8]
@@ -74,52 +75,108 @@ def arguments(
 
 
 def workspace_bytes(plan: Plan) -> int:
-    """Bytes a call needs: the arena, then the scratch of the kernel that needs most."""
-    scratch = max((scratch_bytes(step.kernel) for step in plan.steps), default=0)
-    return plan.arena_bytes + scratch
+    """Bytes a call needs: the arenas, then the scratch of the kernel that needs most."""
+    steps = (step for part in plan.parts for step in part.steps)
+    return _arenas(plan) + max((scratch_bytes(step.kernel) for step in steps), default=0)
 
 
-def object_code(plan: Plan, constants: Mapping[int, Bytes], symbol: str, target: Target) -> bytes:
+def object_code(
+    plan: Plan, constants: Sequence[Mapping[int, Bytes]], symbol: str, target: Target
+) -> bytes:
     """An object file that defines ``symbol(inputs..., outputs..., workspace)``.
 
-    ``constants`` holds the packed bytes of every constant that the steps read.
+    ``constants`` holds, for each part of the plan, the packed bytes of those that its steps read.
     """
     machine = jit.target_machine(target, reloc="pic", jit=False)
     module = jit.new_module(symbol, target)
-    _emit_entry(module, plan, constants, symbol, target)
+    _Entry(module, plan, symbol, target).emit(constants)
     code = machine.emit_object(jit.parsed(str(module), machine))
     return bytes(code)
 
 
-def _emit_entry(
-    module: llvm.Module, plan: Plan, constants: Mapping[int, Bytes], symbol: str, target: Target
-) -> None:
-    slots = (*plan.program.inputs.values(), *plan.program.outputs.values())
-    signature = llvm.FunctionType(llvm.VoidType(), [POINTER] * (len(slots) + 1))
-    function = llvm.Function(module, signature, symbol)
-    function.attributes.add("nounwind")
-    builder = llvm.IRBuilder(function.append_basic_block("entry"))
-    addresses: dict[int, Any] = dict(zip(slots, function.args, strict=False))
-    read = {slot for step in plan.steps for slot in step.slots}
-    for slot in sorted(read & plan.constants.keys()):
-        addresses[slot] = _embedded(module, f"{symbol}.constant.{slot}", constants[slot])
-    scratch = builder.gep(function.args[-1], [I64(plan.arena_bytes)], source_etype=BYTE)
-    for slot, placed in plan.temporaries.items():
-        offset = [I64(placed.offset)]
-        addresses[slot] = builder.gep(function.args[-1], offset, source_etype=BYTE)
-    kernels: dict[str, llvm.Function] = {}
-    for step in plan.steps:
-        name = f"{symbol}.k_{jit.digest(step.kernel)}"
-        if name not in kernels:
-            kernels[name] = emit_kernel(module, step.kernel, target, name)
-            kernels[name].linkage = "internal"
-        table = builder.alloca(POINTER, len(step.slots))
-        table.type = POINTER
-        for number, slot in enumerate(step.slots):
-            place = builder.gep(table, [I64(number)], source_etype=POINTER)
-            builder.store(addresses[slot], place)
-        builder.call(kernels[name], [table, I64(0), I64(step.kernel.tasks), scratch])
-    builder.ret_void()
+def _arenas(plan: Plan) -> int:
+    return sum(part.arena_bytes for part in plan.parts)
+
+
+class _Entry:
+    """The function that runs every step of a plan."""
+
+    def __init__(self, module: llvm.Module, plan: Plan, symbol: str, target: Target) -> None:
+        self.module, self.plan, self.symbol, self.target = module, plan, symbol, target
+        count = len(plan.program.inputs) + len(plan.program.outputs)
+        signature = llvm.FunctionType(llvm.VoidType(), [POINTER] * (count + 1))
+        self.function = llvm.Function(module, signature, symbol)
+        self.function.attributes.add("nounwind")
+        self.builder = llvm.IRBuilder(self.function.append_basic_block("entry"))
+        self.workspace = self.function.args[-1]
+        self.kernels: dict[str, llvm.Function] = {}
+
+    def emit(self, constants: Sequence[Mapping[int, Bytes]]) -> None:
+        program = self.plan.program
+        slots = (*program.inputs.values(), *program.outputs.values())
+        own = dict(zip(slots, self.function.args, strict=False))
+        own |= self._placed(self.plan, 0)
+        own |= self._embedded(self.plan, constants[-1])
+        if self.plan.images is not None and program.images is not None:
+            single = self._placed(self.plan.images, self.plan.arena_bytes)
+            single |= self._embedded(self.plan.images, constants[0])
+            self._for_each(program.images, self.plan.images, own, single)
+        self._steps(self.plan, own)
+        self.builder.ret_void()
+
+    def _for_each(
+        self, images: Images, single: Plan, whole: Mapping[int, Any], own: dict[int, Any]
+    ) -> None:
+        """Run a plan for each image."""
+        before = self.builder.block
+        loop, after = (self.function.append_basic_block(name) for name in ("image", "after"))
+        self.builder.branch(loop)
+        self.builder.position_at_end(loop)
+        number = self.builder.phi(I64)
+        number.add_incoming(I64(0), before)
+        for slot, outer in images.bound.items():
+            one = single.program.slots[slot]
+            moves = one.size != self.plan.program.slots[outer].size
+            stride = one.size * ITEM_BYTES[one.dtype] if moves else 0
+            ahead = self.builder.mul(number, I64(stride))
+            own[slot] = self.builder.gep(whole[outer], [ahead], source_etype=BYTE)
+        self._steps(single, own)
+        following = self.builder.add(number, I64(1))
+        number.add_incoming(following, self.builder.block)
+        more = self.builder.icmp_signed("<", following, I64(images.count))
+        self.builder.cbranch(more, loop, after)
+        self.builder.position_at_end(after)
+
+    def _placed(self, plan: Plan, start: int) -> dict[int, Any]:
+        """The temporaries of a plan whose arena starts there in the workspace."""
+        return {
+            slot: self.builder.gep(self.workspace, [I64(start + placed.offset)], source_etype=BYTE)
+            for slot, placed in plan.temporaries.items()
+        }
+
+    def _embedded(self, plan: Plan, constants: Mapping[int, Bytes]) -> dict[int, Any]:
+        read = {slot for step in plan.steps for slot in step.slots} & plan.constants.keys()
+        kind = "constant" if plan is self.plan else "image.constant"
+        return {
+            slot: _embedded(self.module, f"{self.symbol}.{kind}.{slot}", constants[slot])
+            for slot in sorted(read)
+        }
+
+    def _steps(self, plan: Plan, addresses: Mapping[int, Any]) -> None:
+        scratch = self.builder.gep(self.workspace, [I64(_arenas(self.plan))], source_etype=BYTE)
+        for step in plan.steps:
+            name = f"{self.symbol}.k_{jit.digest(step.kernel)}"
+            if name not in self.kernels:
+                self.kernels[name] = emit_kernel(self.module, step.kernel, self.target, name)
+                self.kernels[name].linkage = "internal"
+            with self.builder.goto_entry_block():
+                table = self.builder.alloca(POINTER, len(step.slots))
+            table.type = POINTER
+            for number, slot in enumerate(step.slots):
+                place = self.builder.gep(table, [I64(number)], source_etype=POINTER)
+                self.builder.store(addresses[slot], place)
+            tasks = I64(step.kernel.tasks)
+            self.builder.call(self.kernels[name], [table, I64(0), tasks, scratch])
 
 
 def _embedded(module: llvm.Module, name: str, data: Bytes) -> llvm.GlobalVariable:
@@ -161,4 +218,3 @@ def header(
         "",
     ]
     return "\n".join(lines)
-

@@ -13,7 +13,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import groupby
 
 from llvmlite import ir as llvm
 
@@ -48,6 +47,7 @@ from ir.loops.nodes import (
     Stmt,
     Store,
     flat_index,
+    groups,
     task_count,
 )
 from ir.loops.verify import verify
@@ -87,24 +87,20 @@ class _Emitter(Addresses):
             slot = self.builder.gep(arguments, [I64(number)], source_etype=POINTER)
             self.bases[param.name] = self.builder.load(slot, typ=POINTER)
         self._start_body("start")
-        first = 0
-        for each, alike in groupby(self.kernel.body, task_count):
-            nests = tuple(alike)
-            count = each * len(nests)
-            self._nests(nests, self._clamp(begin, first, count), self._clamp(end, first, count))
-            first += count
+        for nests in groups(self.kernel.body):
+            count = task_count(nests[0]) * len(nests)
+            self._nests(nests, self._share(begin, count), self._share(end, count))
         self.builder.ret_void()
 
-    def _clamp(self, bound: Value, first: int, count: int) -> Value:
-        """``bound`` as a task number of the nest that starts at ``first``."""
-        local = self.builder.sub(bound, I64(first))
-        low = self.builder.select(self.builder.icmp_signed("<", local, I64(0)), I64(0), local)
-        over = self.builder.icmp_signed(">", low, I64(count))
-        return self.builder.select(over, I64(count), low)
+    def _share(self, task: Value, count: int) -> Value:
+        """Where in a group of so many iterations a task of the kernel begins."""
+        if count == self.kernel.tasks:
+            return task
+        return self.builder.udiv(self.builder.mul(task, I64(count)), I64(self.kernel.tasks))
 
     def _nests(self, nests: Sequence[Stmt], begin: Value, end: Value) -> None:
-        """Run tasks ``begin..end`` of nests that have equally many: the first of each, the second
-        of each, ... Nests alike work on the same data, which is then still in the cache."""
+        """Run iterations ``begin..end`` of a group of nests: the first of each, the second of
+        each, ... Nests alike work on the same data, which is then still in the cache."""
         with self._runtime_loop(begin, end) as task:
             many, turn = I64(len(nests)), task
             if len(nests) > 1:

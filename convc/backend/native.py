@@ -57,6 +57,7 @@ class Native:
     run: Callable[..., None]  # program, arguments, table
     launch: Callable[..., None]  # mailboxes, program, arguments, table, sync, threads
     worker: Callable[..., None]  # mailbox
+    images: int  # the address of the kernel that runs a program for each image
     code: Any
 
 
@@ -77,6 +78,7 @@ def native(spin_microseconds: int) -> Native:
         entry("convc_run", pointer, pointer, pointer),
         entry("convc_launch", pointer, pointer, pointer, pointer, pointer, word),
         entry("convc_worker", pointer),
+        address("convc_images"),
         compiled,
     )
 

@@ -141,6 +141,64 @@ finished:
   ret void
 }
 
+; The kernel of a step whose tasks are images: a whole program for each, with memory of its own in
+; the thread's scratch. Its first argument describes it:
+;   program | arguments | words of the table, a record for each but the first: base, stride, offset
+; A place in the table is base + stride * image + offset; the base is an argument of the step, by
+; its number, or 0 (-1), or the scratch (-2).
+define void @convc_images(ptr %buffers, i64 %begin, i64 %end, ptr %scratch) nounwind {
+entry:
+  %about = load ptr, ptr %buffers
+  %program = load ptr, ptr %about
+  %pa = getelementptr i64, ptr %about, i64 1
+  %arguments = load ptr, ptr %pa
+  %pw = getelementptr i64, ptr %about, i64 2
+  %words = load i64, ptr %pw
+  %nbytes = mul i64 %words, 8
+  %over = add i64 %nbytes, 63
+  %room = and i64 %over, -64
+  %own = getelementptr i8, ptr %scratch, i64 %room
+  store ptr %own, ptr %scratch
+  %memory = ptrtoint ptr %scratch to i64
+  br label %check
+check:
+  %image = phi i64 [ %begin, %entry ], [ %following, %run ]
+  %more = icmp slt i64 %image, %end
+  br i1 %more, label %fill, label %finished
+fill:
+  %slot = phi i64 [ 1, %check ], [ %next, %place ]
+  %filling = icmp slt i64 %slot, %words
+  br i1 %filling, label %place, label %run
+place:
+  %at = mul i64 %slot, 3
+  %record = getelementptr i64, ptr %about, i64 %at
+  %base = load i64, ptr %record
+  %pstride = getelementptr i64, ptr %record, i64 1
+  %stride = load i64, ptr %pstride
+  %poffset = getelementptr i64, ptr %record, i64 2
+  %offset = load i64, ptr %poffset
+  %isown = icmp eq i64 %base, -2
+  %inner = select i1 %isown, i64 %memory, i64 0
+  %given = icmp sge i64 %base, 0
+  %number = select i1 %given, i64 %base, i64 0
+  %pbuffer = getelementptr i64, ptr %buffers, i64 %number
+  %buffer = load i64, ptr %pbuffer
+  %start = select i1 %given, i64 %buffer, i64 %inner
+  %ahead = mul i64 %stride, %image
+  %moved = add i64 %start, %ahead
+  %address = add i64 %moved, %offset
+  %pentry = getelementptr i64, ptr %scratch, i64 %slot
+  store i64 %address, ptr %pentry
+  %next = add i64 %slot, 1
+  br label %fill
+run:
+  call void @convc_run(ptr %program, ptr %arguments, ptr %scratch)
+  %following = add i64 %image, 1
+  br label %check
+finished:
+  ret void
+}
+
 ; The first task of a thread: all tasks are thread 0's where they are not worth sharing.
 define internal i64 @deal(ptr %record, i64 %thread, i64 %threads) nounwind {
   %p3 = getelementptr i64, ptr %record, i64 3

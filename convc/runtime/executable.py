@@ -11,18 +11,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from convc.backend.jit import compile_kernel
-from convc.backend.native import MAXIMUM_ARGUMENTS, sync_bytes
-from convc.backend.scratch import scratch_bytes
+from convc.backend.jit import Compiled
 from convc.backend.target import Target, check_runnable
-from convc.errors import CapacityError, Error
-from convc.plan import Placed, Plan
+from convc.plan import Plan
 from convc.program import Step
-from convc.runtime.memory import Bytes, aligned
+from convc.runtime.images import ImageLoop
+from convc.runtime.memory import Bytes
+from convc.runtime.part import Code, Part, RunMemory
 from convc.runtime.threads import pool, runtime_code
 from ir.loops.interpreter import NUMPY
 
-MAXIMUM_TASKS = 1 << 31  # the runtime counts them in 32 bits
 SMALL = 40e-6  # seconds of shareable work below which a run stays on one thread
 
 
@@ -31,20 +29,23 @@ class Executable:
 
     def __init__(self, plan: Plan, target: Target, threads: int) -> None:
         check_runnable(target)
-        self.plan = plan
-        shareable = sum(step.work for step in plan.steps if step.parallel)
-        self.threads = threads if shareable > SMALL else 1
-        self._constants = _Constants(plan.constants, plan.constant_bytes)
-        self.compiled: dict[str, float] = {}
-        """The kernels by name, with the processor seconds that compiling them took; those that
-        came from the cache took none."""
-        self._prepare(target, threads)
-        self.plan = plan.prepared()
-        self._code = self._compile(plan.steps, target)
+        self.threads = threads if _shareable(plan) > SMALL else 1
         self._runtime = runtime_code()
-        self._contexts: deque[_Context] = deque()
+        self._loop = self._image_loop(plan, target)
+        self._part = Part(plan, target, threads)
+        self.plan = self._part.plan
+        records = [*(self._loop.records() if self._loop else ()), *self._part.kernels.records()]
+        scratch = max(self._part.kernels.scratch, self._loop.scratch if self._loop else 0)
+        self._code = Code(records, scratch)
+        self._contexts: deque[RunMemory] = deque()
         self._inputs = tuple(plan.program.inputs.values())
         self._outputs = tuple(plan.program.outputs.values())
+
+    @property
+    def compiled(self) -> dict[str, float]:
+        """The kernels by name, with the processor seconds that compiling them took; those that
+        came from the cache took none."""
+        return {**(self._loop.part.seconds if self._loop else {}), **self._part.seconds}
 
     def run(self, inputs: Sequence[int], outputs: Sequence[int]) -> None:
         """Run on buffers given by address, in the order of the plan's inputs and outputs.
@@ -67,45 +68,59 @@ class Executable:
     def step_calls(
         self, inputs: Sequence[int], outputs: Sequence[int]
     ) -> Iterator[tuple[Step, Callable[[], None]]]:
-        """Each step with a call that runs it alone on this thread, for timing; in order."""
+        """Each step with a call that runs it alone on this thread, for timing; in order, and those
+        that run for each image as often as there are images."""
         context = self._bound(inputs, outputs)
-        for step, code in zip(self.plan.steps, self._code.kernels, strict=True):
-            table = (ctypes.c_void_p * len(step.slots))(*(context.table[s + 1] for s in step.slots))
-            yield step, _StepCall(code.kernel(), table, step.kernel.tasks, (self, context))
+        for step, kernel, addresses in self._addressed(context):
+            table = (ctypes.c_void_p * len(addresses))(*addresses)
+            yield step, _StepCall(kernel.kernel(), table, step.kernel.tasks, (self, context))
 
-    def _bound(self, inputs: Sequence[int], outputs: Sequence[int]) -> _Context:
+    def _addressed(self, context: RunMemory) -> Iterator[tuple[Step, Compiled, list[int]]]:
+        if self._loop is not None:
+            yield from self._loop.addressed(context)
+        kernels = self._part.kernels
+        for step, kernel in zip(kernels.steps, kernels.each, strict=True):
+            yield step, kernel, [context.table[1 + slot] for slot in step.slots]
+
+    def _bound(self, inputs: Sequence[int], outputs: Sequence[int]) -> RunMemory:
         """A context for one run, the slots of inputs and outputs filled in."""
         try:
             context = self._contexts.pop()
         except IndexError:
-            context = _Context(self.plan, self._constants, self._code.scratch, self.threads)
+            context = self._context()
         table = context.table
         for slot, address in zip(self._inputs, inputs, strict=True):
             table[slot + 1] = address
         for slot, address in zip(self._outputs, outputs, strict=True):
             table[slot + 1] = address
+        if self._loop is not None:
+            self._loop.bind(table)
         return context
 
-    def constant(self, slot: int) -> Bytes:
-        """The bytes of a constant, packed as the kernels read it."""
-        return self._constants.bytes[slot]
+    def _context(self) -> RunMemory:
+        """Memory for one more run at a time."""
+        places = 1 + len(self.plan.program.slots)
+        extra = self._loop.places if self._loop else 0
+        arena, scratch = self.plan.arena_bytes, self._code.scratch
+        memory = RunMemory(places + extra, scratch, arena, self.threads)
+        memory.place(self._part.constants.addresses)
+        placed = self.plan.temporaries.items()
+        memory.place({slot: memory.arena + each.offset for slot, each in placed})
+        if self._loop is not None:
+            self._loop.place(memory)
+        return memory
 
-    def _prepare(self, target: Target, threads: int) -> None:
-        """Run, once, the steps that derive constants from others."""
-        if self.plan.prepare:
-            code = self._compile(self.plan.prepare, target)
-            context = _Context(self.plan, self._constants, code.scratch, threads)
-            passing = _Constants(self.plan.passing, self.plan.passing_bytes)
-            context.place(passing)
-            pool().run(code.program, code.arguments, context.address, context.sync, threads)
+    def _image_loop(self, plan: Plan, target: Target) -> ImageLoop | None:
+        if plan.images is None:
+            return None
+        part = Part(plan.images, target, self.threads)
+        return ImageLoop(part, plan.program, self._runtime.images, self.threads)
 
-    def _compile(self, steps: Sequence[Step], target: Target) -> _Code:
-        code = _Code(steps, target)
-        for step, kernel in zip(steps, code.kernels, strict=True):
-            before = self.compiled.get(step.kernel.name, 0.0)
-            took = 0.0 if kernel.cached else kernel.seconds
-            self.compiled[step.kernel.name] = max(before, took)
-        return code
+    @property
+    def constants(self) -> tuple[Mapping[int, Bytes], ...]:
+        """For each part of the plan, its constants' bytes, packed as the kernels read them."""
+        parts = (self._part,) if self._loop is None else (self._loop.part, self._part)
+        return tuple(part.constants.bytes for part in parts)
 
 
 @dataclass(frozen=True)
@@ -115,74 +130,16 @@ class _StepCall:
     kernel: Callable[..., None]
     table: Any
     tasks: int
-    owner: tuple[Executable, _Context]
+    owner: tuple[Executable, RunMemory]
 
     def __call__(self) -> None:
         self.kernel(self.table, 0, self.tasks, self.owner[1].table[0])
 
 
-class _Code:
-    """Steps as the native runtime reads them (see ``runtime.ll``)."""
-
-    def __init__(self, steps: Sequence[Step], target: Target) -> None:
-        distinct = {id(step.kernel): step.kernel for step in steps}
-        compiled = {key: compile_kernel(kernel, target) for key, kernel in distinct.items()}
-        self.kernels = [compiled[id(step.kernel)] for step in steps]
-        self.scratch = max((scratch_bytes(step.kernel) for step in steps), default=0)
-        words, arguments = [len(steps), self.scratch], list[int]()
-        for number, step in enumerate(steps):
-            if step.kernel.tasks >= MAXIMUM_TASKS:
-                raise CapacityError(f"{step.node}: a kernel of {step.kernel.tasks} tasks")
-            if len(step.slots) > MAXIMUM_ARGUMENTS:
-                raise Error(f"{step.node}: a kernel with {len(step.slots)} buffers; "
-                            f"the runtime passes {MAXIMUM_ARGUMENTS}")  # fmt: skip
-            words += [self.kernels[number].address, len(arguments), len(step.slots)]
-            words += [step.kernel.tasks, step.parallel]
-            arguments += [slot + 1 for slot in step.slots]
-        self._words = np.array(words, np.int64)
-        self._slots = np.array(arguments or [0], np.int64)
-        self.program: int = self._words.ctypes.data
-        self.arguments: int = self._slots.ctypes.data
-
-
-class _Constants:
-    """The bytes of constants by slot: in a memory of their own, large given ones where they are.
-
-    The arrays of a graph never change.
-    """
-
-    def __init__(self, slots: Mapping[int, Placed], nbytes: int) -> None:
-        memory = aligned(nbytes)
-        self.bytes: dict[int, Bytes] = {}
-        for slot, placed in slots.items():
-            data = placed.slot.data
-            given = None if data is None else np.ascontiguousarray(data).reshape(-1).view(np.uint8)
-            if given is not None and placed.in_place:
-                self.bytes[slot] = given
-                continue
-            room = self.bytes[slot] = memory[placed.offset : placed.offset + placed.nbytes]
-            if given is not None:
-                room[: given.size] = given
-
-
-class _Context:
-    """What one run needs for itself: addresses, the arena, each thread's scratch, the barrier."""
-
-    def __init__(self, plan: Plan, constants: _Constants, scratch: int, threads: int) -> None:
-        self.table = (ctypes.c_int64 * (1 + len(plan.program.slots)))()
-        self.address = ctypes.addressof(self.table)
-        self._arena = aligned(plan.arena_bytes)
-        self._sync = aligned(sync_bytes(threads))
-        self._sync[:] = 0
-        self.sync: int = self._sync.ctypes.data
-        self._scratch = aligned(scratch * threads)
-        self.table[0] = self._scratch.ctypes.data
-        self.place(constants)
-        base: int = self._arena.ctypes.data
-        for slot, placed in plan.temporaries.items():
-            self.table[slot + 1] = base + placed.offset
-
-    def place(self, constants: _Constants) -> None:
-        """Tell where constants lie."""
-        for slot, room in constants.bytes.items():
-            self.table[slot + 1] = room.ctypes.data
+def _shareable(plan: Plan) -> float:
+    """Seconds of work that threads can share."""
+    own = sum(step.work for step in plan.steps if step.parallel)
+    images = plan.program.images
+    if images is None or plan.images is None:
+        return own
+    return own + images.count * sum(step.work for step in plan.images.steps)

@@ -94,6 +94,7 @@ def compile_object(
     passes: Sequence[Pass] = PIPELINE,
     accuracy: str = "fast",
     algorithms: Mapping[str, str] | None = None,
+    by_image: bool = True,
 ) -> Artifact:
     """Write ``NAME.o`` and ``NAME.h`` for a static graph; the rest is as of ``convc.compile``.
 
@@ -105,7 +106,8 @@ def compile_object(
         raise TargetError(f"cannot compile for {chosen.name} here: packing the weights runs its "
                           f"code; targets here: {', '.join(available())}")  # fmt: skip
     forced = tuple(sorted((algorithms or {}).items()))
-    made = stages(graph, Options(1, accuracy, forced, chosen, tuple(passes)))
+    options = Options(1, accuracy, forced, chosen, tuple(passes), by_image=by_image)
+    made = stages(graph, options)
     prefix = c_name(name or graph.name)
     symbol = f"{prefix}_run"
     folder.mkdir(parents=True, exist_ok=True)
@@ -119,5 +121,4 @@ def compile_object(
 
 def _object(made: Stages, symbol: str) -> bytes:
     executable = Executable(made.plan, made.target, 1)
-    constants = {slot: executable.constant(slot) for slot in made.plan.constants}
-    return object_code(made.plan, constants, symbol, made.target)
+    return object_code(made.plan, executable.constants, symbol, made.target)

@@ -24,6 +24,7 @@ class How(TypedDict):
     algorithms: dict[str, str]
     target: str | None
     passes: Sequence[Pass]
+    by_image: bool
 
 
 def add_options(parser: argparse.ArgumentParser, threads: bool = True) -> None:
@@ -36,20 +37,23 @@ def add_options(parser: argparse.ArgumentParser, threads: bool = True) -> None:
     parser.add_argument("--algorithm", metavar="NODE=NAME", action="append", default=[],
                         type=_forced, help="force a choice, as algorithms= of convc.compile; "
                         "repeat per node")  # fmt: skip
+    parser.add_argument("--by-image", action=argparse.BooleanOptionalAction, default=True,
+                        help="run images of a batch one by one where it pays (default: yes)")
     add_passes(parser)
 
 
 def how(args: argparse.Namespace) -> How:
     """What the arguments say, for ``convc.compile``."""
     return {"accuracy": args.accuracy, "algorithms": dict(args.algorithm), "target": args.target,
-            "passes": passes_of(args)}  # fmt: skip
+            "passes": passes_of(args), "by_image": args.by_image}  # fmt: skip
 
 
 def options_of(args: argparse.Namespace, threads: int | None = None) -> Options:
     """What the arguments say, as a compilation has it; ``threads`` stand for theirs, if given."""
     wanted = threads or usable_threads(args.threads or default_threads())
     forced = tuple(sorted(dict(args.algorithm).items()))
-    return Options(wanted, args.accuracy, forced, target_named(args.target), passes_of(args))
+    return Options(wanted, args.accuracy, forced, target_named(args.target), passes_of(args),
+                   by_image=args.by_image)  # fmt: skip
 
 
 def of_graph(algorithms: dict[str, str], graph: ir.Graph, passes: Sequence[Pass]) -> dict[str, str]:

@@ -37,11 +37,16 @@ HEADER = ("step", "node", "op", "algorithm", "time", "share", "GFLOP/s", "of pea
           "GB/s")  # fmt: skip
 Span = tuple[float, float]
 """When a step starts, counted from the start of its run, and what it takes, in seconds."""
+Timeline = list[tuple[int, Span]]
+"""A run: the numbers of the steps in the order they ran in, and when they did."""
 
 
 @dataclass(frozen=True)
 class Profiled:
-    """One step; ``seconds`` is the median over the runs, ``rate`` in flops a second."""
+    """One step; ``seconds`` is the median over the runs, ``rate`` in flops a second.
+
+    Both, and ``bytes``, are of all its ``times`` in a run: once, or once for each image.
+    """
 
     step: int
     node: str
@@ -53,6 +58,7 @@ class Profiled:
     bytes: int
     rate: float | None
     share_of_peak: float | None
+    times: int = 1
 
     @property
     def flops(self) -> int | None:
@@ -141,30 +147,42 @@ def run(args: argparse.Namespace) -> int:
     graph = arguments.bound(graph, args.sizes, 1)
     target = target_named(args.target)
     model = convc.compile(graph, args.threads, **how(args))
-    profile, spans = profiled(model, target, args.runs)
+    profile, timeline = profiled(model, target, args.runs)
     if args.trace is not None:
-        args.trace.write_text(json.dumps(trace(profile, spans), indent=1), encoding="utf-8")
+        args.trace.write_text(json.dumps(trace(profile, timeline), indent=1), encoding="utf-8")
     plain = {**asdict(profile), "total": profile.total}
     print(json_text(plain) if args.json else profile.text())
     return 0
 
 
-def profiled(model: Model, target: Target, runs: int) -> tuple[Profile, list[Span]]:
+def profiled(model: Model, target: Target, runs: int) -> tuple[Profile, Timeline]:
     """What the steps of a static model take, and the run whose length is the median."""
     inputs = random_inputs(model.graph)
     arrays = tuple(inputs.values())
-    steps, timelines = _timed(model, arrays, runs)
+    executed, timelines = _timed(model, arrays, runs)
+    steps = list({id(step): step for step in executed}.values())
+    rows = {id(step): row for row, step in enumerate(steps)}
+    order = [rows[id(step)] for step in executed]
     threads = model.options.threads
     peak, whole_peak = peak_rate(target, 1), peak_rate(target, threads)
     whole = measure({"whole": lambda: model(*arrays)}, runs)["whole"].median
-    medians = [statistics.median(run[n][1] for run in timelines) for n in range(len(steps))]
+    sums = [[0.0] * len(steps) for _ in timelines]
+    for own, run in zip(sums, timelines, strict=True):
+        for row, (_, length) in zip(order, run, strict=True):
+            own[row] += length
+    medians = [statistics.median(lengths) for lengths in zip(*sums, strict=True)]
     shown = {name: str(type) for name, type in model.graph.inputs.items()}
+    described = _described(model.stages(), steps, medians, peak)
+    for row, step in enumerate(described):
+        times = order.count(row)
+        described[row] = replace(step, bytes=step.bytes * times, times=times)
     profile = Profile(
         model.graph.name, shown, target.name, threads, runs, model.graph.cost().flops, peak,
-        whole, whole_peak, _described(model.stages(), steps, medians, peak),
+        whole, whole_peak, described,
     )  # fmt: skip
     ordered = sorted(timelines, key=lambda run: sum(length for _, length in run))
-    return profile, ordered[len(ordered) // 2]
+    middle = ordered[len(ordered) // 2]
+    return profile, list(zip(order, middle, strict=True))
 
 
 def _timed(
@@ -231,7 +249,7 @@ def _lanes(made: Stages, step: Step) -> float:
     return made.target.lanes(name) / made.target.lanes("f32")
 
 
-def trace(profile: Profile, spans: Sequence[Span]) -> dict[str, object]:
+def trace(profile: Profile, timeline: Timeline) -> dict[str, object]:
     """One run in the trace event format of Chrome; microseconds."""
     place = {"pid": 1, "tid": 1}
     events = [
@@ -244,7 +262,8 @@ def trace(profile: Profile, spans: Sequence[Span]) -> dict[str, object]:
             "dur": length * 1e6,
             "args": _counted(step, length),
         }
-        for step, (start, length) in zip(profile.steps, spans, strict=True)
+        for number, (start, length) in timeline
+        for step in [profile.steps[number]]
     ]
     names = {"process_name": profile.model, "thread_name": f"steps, {profile.target}"}
     named = [{"name": k, "ph": "M", **place, "args": {"name": v}} for k, v in names.items()]
@@ -253,7 +272,8 @@ def trace(profile: Profile, spans: Sequence[Span]) -> dict[str, object]:
 
 def _counted(step: Profiled, length: float) -> dict[str, object]:
     """What a trace says of a step: what it computes, how much, and how fast in this run."""
-    counts = {"flops": step.flops, "bytes": step.bytes}
+    flops = None if step.flops is None else step.flops // step.times
+    counts = {"flops": flops, "bytes": step.bytes // step.times}
     rates = {f"G{unit}/s": count / length / 1e9
              for unit, count in (("FLOP", step.flops), ("B", step.bytes))
              if count is not None and length}  # fmt: skip

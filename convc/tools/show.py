@@ -16,8 +16,9 @@ from convc.backend import jit
 from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target, target_named
 from convc.errors import InputError
+from convc.images import pieces
 from convc.model import Options, Stages, renamed, stages
-from convc.plan import Placed
+from convc.plan import Placed, Plan
 from convc.program import Step
 from convc.select import candidates
 from convc.tools import arguments, plotting, show_ops, show_passes, show_plot
@@ -150,19 +151,22 @@ def _algorithms(view: View) -> Iterator[str]:
     made = view.stages
     rows = []
     others: dict[tuple[str, str, str], list[str]] = {}
-    for node in made.optimised.nodes:
-        if not view.shows(node.name):
-            continue
-        site = Site.of(made.optimised, node, made.target)
-        chosen = made.algorithms[node.name]
-        time = seconds(chosen.seconds(site))
-        types = ", ".join(str(made.optimised.types[name]) for name in node.outputs)
-        rows.append((node.name, arguments.op_label(node.op), types, chosen.name, time))
-        for other in candidates(site, view.options.accuracy):
-            if other.algorithm.name != chosen.name:
-                why = other.reason or "expected to be slower"
-                time = "" if other.reason else seconds(other.seconds)
-                others.setdefault((other.algorithm.name, time, why), []).append(node.name)
+    for part in pieces(made.optimised, view.options.by_image):
+        for node in part.graph.nodes:
+            if not view.shows(node.name):
+                continue
+            site = Site.of(part.graph, node, made.target)
+            chosen = made.algorithms[node.name]
+            time = seconds(chosen.seconds(site))
+            types = ", ".join(str(part.graph.types[name]) for name in node.outputs)
+            times = f"{part.images} times " if part.images else ""
+            label = arguments.op_label(node.op)
+            rows.append((node.name, label, times + types, chosen.name, time))
+            for other in candidates(site, view.options.accuracy):
+                if other.algorithm.name != chosen.name:
+                    why = other.reason or "expected to be slower"
+                    time = "" if other.reason else seconds(other.seconds)
+                    others.setdefault((other.algorithm.name, time, why), []).append(node.name)
     yield table(("node", "op", "type", "algorithm", "predicted"), rows)
     yield "\npredicted: time on one thread. Not chosen:\n"
     yield table(
@@ -196,11 +200,18 @@ def _kernels(view: View, text: Callable[[Kernel, Target], str], mark: str) -> It
 
 
 def _numbered(made: Stages) -> Iterator[tuple[str, Step]]:
-    """Steps that run once as p0, p1, …, the others as 0, 1, …"""
-    for number, step in enumerate(made.plan.prepare):
-        yield f"p{number}", step
-    for number, step in enumerate(made.plan.steps):
-        yield str(number), step
+    """Steps that run once as p0, p1, …, the others as 0, 1, …; those for each image as i0, …"""
+    for part, mark in _parts(made):
+        for number, step in enumerate(part.prepare):
+            yield f"{mark}p{number}", step
+        for number, step in enumerate(part.steps):
+            yield f"{mark}{number}", step
+
+
+def _parts(made: Stages) -> Iterator[tuple[Plan, str]]:
+    """What runs for each image, if anything does, and the rest, with what marks its numbers."""
+    for part in made.plan.parts:
+        yield part, "" if part is made.plan else "i"
 
 
 # ---------------------------------------------------------------- the plan
@@ -209,14 +220,17 @@ def _numbered(made: Stages) -> Iterator[tuple[str, Step]]:
 def _plan(view: View) -> Iterator[str]:
     made = view.stages
     yield "steps (p0, p1, ... run once, when the model is made; slots: read -> written):\n"
+    if made.plan.program.images is not None:
+        count = made.plan.program.images.count
+        yield f"i0, i1, ... run first, for each of {count} images; their slots are i0, i1, ...\n"
     shown = [(place, step) for place, step in _numbered(made) if view.shows(step.node)]
     yield table(
         ("step", "node", "algorithm", "kernel", "tasks", "parallel", "slots"),
         [_step(place, step) for place, step in shown],
     )
-    numbers = {slot for _, step in shown for slot in step.slots} if view.node else None
     yield "\nmemory (bytes; life: from step to step):\n"
-    yield table(("slot", "name", "role", "bytes", "offset", "life"), list(_memory(made, numbers)))
+    rows = [row for part, mark in _parts(made) for row in _memory(view, part, mark)]
+    yield table(("slot", "name", "role", "bytes", "offset", "life"), rows)
     yield "\n" + _totals(made)
 
 
@@ -227,15 +241,16 @@ def _step(place: str, step: Step) -> tuple[object, ...]:
             f"{reads} -> {writes}".strip())  # fmt: skip
 
 
-def _memory(made: Stages, numbers: set[int] | None) -> Iterator[tuple[object, ...]]:
-    plan = made.plan
+def _memory(view: View, plan: Plan, mark: str) -> Iterator[tuple[object, ...]]:
+    steps = (step for step in (*plan.prepare, *plan.steps) if view.shows(step.node))
+    numbers = {slot for step in steps for slot in step.slots} if view.node else None
     for slot in plan.program.slots:
         placed = plan.constants.get(slot.number) or plan.temporaries.get(slot.number)
         outside = slot.role in ("input", "output")
         if (placed or outside) and (numbers is None or slot.number in numbers):
             role = "constant" if slot.number in plan.constants else slot.role
             size = placed.nbytes if placed else slot.size * ir.DType(slot.dtype).itemsize
-            yield slot.number, slot.name, role, size, *_place(placed, role)
+            yield f"{mark}{slot.number}", slot.name, role, size, *_place(placed, role)
 
 
 def _place(placed: Placed | None, role: str) -> tuple[object, str]:
@@ -247,16 +262,17 @@ def _place(placed: Placed | None, role: str) -> tuple[object, str]:
 
 
 def _totals(made: Stages) -> str:
-    plan = made.plan
-    graph = made.optimised
+    plan, graph = made.plan, made.optimised
     outside = [graph.types[name] for name in (*graph.inputs, *graph.outputs.values())]
-    scratch = max((scratch_bytes(step.kernel) for step in plan.steps), default=0)
+    steps = [step for part in plan.parts for step in part.steps]
+    scratch = max((scratch_bytes(step.kernel) for step in steps), default=0)
     peak = plan.resident_bytes + scratch
     figures = {
-        "constants": plan.constant_bytes,
-        "constants as given": plan.given_bytes,
-        "more while they are packed": plan.passing_bytes,
+        "constants": sum(part.constant_bytes for part in plan.parts),
+        "constants as given": sum(part.given_bytes for part in plan.parts),
+        "more while they are packed": max(part.passing_bytes for part in plan.parts),
         "arena": plan.arena_bytes,
+        "arena for an image, of each thread": plan.images.arena_bytes if plan.images else 0,
         "most alive at one step": plan.live_bytes,
         "scratch of each thread": scratch,
         "peak on one thread": peak,

@@ -11,6 +11,7 @@ import convc
 import ir
 from convc.backend.target import available
 from convc.errors import InputError, TargetError
+from convc.images import pieces
 from convc.model import Options, renamed
 from convc.passes import optimised
 from convc.select import Choice, choices
@@ -158,7 +159,8 @@ def _export(args: argparse.Namespace, store: Database, graph: ir.Graph | None) -
         return
     rows = store.rows()
     if graph is not None:
-        wanted = {signature(graph, node) for node in graph.nodes}
+        parts = pieces(graph, args.by_image)
+        wanted = {signature(part.graph, node) for part in parts for node in part.graph.nodes}
         rows = [row for row in rows if row.signature in wanted]
     args.export.write_text(to_lines(rows), encoding="utf-8")
 
@@ -166,8 +168,9 @@ def _export(args: argparse.Namespace, store: Database, graph: ir.Graph | None) -
 def _lines(graph: ir.Graph, options: Options, forced: Mapping[str, str]) -> Iterator[Line]:
     """The nodes that leave a choice."""
     times = measured(options.target, options.threads)
-    before = choices(graph, options.target, options.accuracy, forced)
-    after = choices(graph, options.target, options.accuracy, forced, times)
+    how = graph, options.target, options.accuracy, forced
+    before = choices(*how, by_image=options.by_image)
+    after = choices(*how, times, by_image=options.by_image)
     for old, new in zip(before, after, strict=True):
         if len(new.applicable) > 1:
             chosen = new.chosen

@@ -23,7 +23,7 @@ from convc.tools.table import json_text, nbytes, seconds, table
 from convc.tools.timing import peak_rate
 from convc.tools.tune import add_budget, check_measurable, prepared
 from convc.tuning.database import Database
-from convc.tuning.records import REFUSED, Context, Times, signature
+from convc.tuning.records import REFUSED, Context, Times
 from convc.tuning.trial import workspace_bytes
 from convc.tuning.tuner import HOPELESS, tune
 from ir.errors import did_you_mean
@@ -189,14 +189,15 @@ def _explained(
     known = options.times()
     both = {name: {**known.get(name, {}), **fresh.get(name, {})} for name in {*known, *fresh}}
     rooms: dict[tuple[str, str], int | None] = {}
-    for choice, other in zip(choices(*how, known), choices(*how, both), strict=True):
+    each_way = (choices(*how, times, by_image=options.by_image) for times in (known, both))
+    for choice, other in zip(*each_way, strict=True):
         if choice.node.name not in wanted:
             continue
-        name = signature(graph, choice.node)
+        name = choice.signature
         for each in choice.applicable:
             if (name, each.algorithm.name) not in rooms:
-                rooms[name, each.algorithm.name] = _room(graph, options, choice, each.algorithm)
-        types = [graph.types[name] for name in choice.node.inputs]
+                rooms[name, each.algorithm.name] = _room(options, choice, each.algorithm)
+        types = [choice.graph.types[name] for name in choice.node.inputs]
         flops = choice.node.op.cost(*types).flops
         limit = _limit(choice, options, peak)
         weighed = tuple(
@@ -250,9 +251,9 @@ def _remark(choice: Choice, candidate: Candidate, chosen: bool) -> str:
     return "" if len(choice.applicable) > 1 else "the only one"
 
 
-def _room(graph: ir.Graph, options: Options, choice: Choice, algorithm: Algorithm) -> int | None:
+def _room(options: Options, choice: Choice, algorithm: Algorithm) -> int | None:
     """Bytes of workspace; None where the node is too large to be planned."""
-    one = one_node(graph, choice.node)
+    one = one_node(choice.graph, choice.node)
     try:
         program = Lowering(one, {choice.node.name: algorithm}, options.target).program()
         return workspace_bytes(plan(program))

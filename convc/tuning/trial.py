@@ -45,7 +45,7 @@ class Trial:
             functools.partial(_run, each, addresses, outputs) for each in (executable, idle)
         )
         operands = mine.constants.keys() - plan.constants.keys()
-        read = [executable.constant(n).view(np.int64) for n in operands]
+        read = [executable.constants[-1][n].view(np.int64) for n in operands]
         return Entry(results, call, empty, read)
 
 

@@ -16,7 +16,7 @@ from convc.select import Candidate, choices
 from convc.tools.progress import Event
 from convc.tuning import BUDGET
 from convc.tuning.database import Database, database
-from convc.tuning.records import REFUSED, Context, signature
+from convc.tuning.records import REFUSED, Context
 from convc.tuning.referee import Referee
 from convc.tuning.stopwatch import elsewhere, measure
 from convc.tuning.trial import Entry, Trial
@@ -38,6 +38,7 @@ class Job:
     """
 
     signature: str
+    graph: ir.Graph
     node: ir.Node
     site: Site
     rivals: tuple[Candidate, ...]
@@ -92,14 +93,15 @@ def jobs(
 ) -> list[Job]:  # fmt: skip
     """One for each distinct op of an optimised graph, the longest first."""
     found: dict[str, Job] = {}
-    for choice in choices(graph, options.target, options.accuracy, forced):
-        name = signature(graph, choice.node)
+    how = graph, options.target, options.accuracy, forced
+    for choice in choices(*how, by_image=options.by_image):
+        name = choice.signature
         rivals = [c for c in choice.applicable if isfinite(c.seconds)]
         wanted = len(rivals) > 1 if only is None else choice.node.name in only
         if wanted and rivals and not choice.forced and name not in found:
             first = choice.chosen.algorithm.name
             rivals.sort(key=lambda c: (c.algorithm.name != first, c.seconds))
-            found[name] = Job(name, choice.node, choice.site, tuple(rivals))
+            found[name] = Job(name, choice.graph, choice.node, choice.site, tuple(rivals))
     return sorted(found.values(), key=lambda job: -job.rivals[0].seconds)
 
 
@@ -119,8 +121,8 @@ class _Tuner:
         """Measure who is missing in ``known``; False where time did not suffice."""
         if self.late():
             return False
-        contest = _Contest(job, Trial(self.graph, job.node, self.options))
-        others = elsewhere(self.graph, job.node)
+        contest = _Contest(job, Trial(job.graph, job.node, self.options))
+        others = elsewhere(job.graph, job.node)
         entries: dict[str, Entry] = {}
         for rival in job.missing(known):
             if self.late():

@@ -43,6 +43,9 @@ class Cast(Op):
         dtype = DType.of(self.dtype)
         return (x.astype(dtype.numpy) if dtype.is_float else truncated(x),)
 
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self
+
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (x,), (g,) = inputs, upstream
         return (b.apply(Cast(x.dtype.value), g) if x.dtype.is_float and g.dtype.is_float else None,)

@@ -156,6 +156,9 @@ class Conv(ConvAttributes):
             y += self.tap(w, m) @ self.by_group(padded[cells])
         return (y.reshape(n, k, *out),)
 
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self if tuple(images) == (True, False) else None
+
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (x, w), (g,) = inputs, upstream
         return (
@@ -214,6 +217,9 @@ class ConvInputGrad(ConvAttributes):
             part = self.tap(w, m).swapaxes(1, 2) @ self.by_group(g)
             padded[cells] += part.reshape(n, channels, *g.shape[2:])
         return (crop_spatial(padded, self.pads, size),)
+
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self if tuple(images) == (False, True) else None
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (w, g), (e,) = inputs, upstream

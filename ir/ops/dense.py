@@ -104,6 +104,9 @@ class Dense(MatMul):
             raise ShapeError(f"{self.name}: operands {x} and {w} must be matrices; flatten first")
         return super().infer(x, w)
 
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self if tuple(images) == (True, False) and not self.transpose_x else None
+
     @classmethod
     def examples(cls) -> tuple[Example, ...]:
         return (

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar, TypeAlias, TypeGuard
 
 from ir.dims import Dim
@@ -101,6 +101,20 @@ class Elementwise(Op):
         for op, args in self.steps:
             values += op.evaluate(*(values[arg] for arg in args))
         return values
+
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        values, batched = list(types), list(images)
+        steps: list[tuple[Op, tuple[int, ...]]] = []
+        for op, args in self.steps:
+            given = [batched[arg] for arg in args]
+            own = op.for_image([values[arg] for arg in args], given) if any(given) else op
+            if own is None:
+                return None
+            steps.append((own, args))
+            values += op.result_types([values[arg] for arg in args])
+            batched.append(any(given))
+        alike = all(batched[number] for number in self.results)
+        return replace(self, steps=tuple(steps)) if alike else None
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         raise GradientError(f"{self.name}: differentiate before fusing")

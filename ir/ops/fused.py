@@ -104,6 +104,18 @@ class Fused(Op):
             values += op.evaluate(*_arguments(op, values[-1], rest))
         return values
 
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        operands = list(zip(types, images, strict=True))
+        own = _take(operands, self.root.operand_names())
+        root = self.root.for_image(*zip(*own, strict=True))
+        result = self.infer(*types)[0], True
+        finished = [
+            op.for_image(*zip(*_arguments(op, result, operands), strict=True))
+            for op in self.epilogue
+        ]
+        found = [op for op in finished if op is not None]
+        return None if root is None or len(found) < len(finished) else Fused(root, tuple(found))
+
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         raise GradientError(f"{self.name}: differentiate before fusing")
 

@@ -42,6 +42,9 @@ class SoftmaxAttributes(Op):
             raise ShapeError(f"{self.name}: {x} has nothing on axis {self.axis}")
         return (x,)
 
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self if all(images) and self.axis != 0 else None
+
     def flops(self, inputs: Sequence[TensorType], outputs: Sequence[TensorType]) -> Dim:
         return outputs[0].size * 4
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
@@ -72,6 +72,10 @@ class Slice(Moving):
         axes = zip(self.starts, sizes, self.steps, strict=True)
         cut = tuple(slice(start, start + size * step, step) for start, size, step in axes)
         return (x[cut].copy(order="C"),)
+
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        whole = self.starts[0] == 0 and self.sizes[0] == types[0].shape[0] and self.steps[0] == 1
+        return replace(self, sizes=(1, *self.sizes[1:])) if whole else None
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         interior = tuple(step - 1 for step in self.steps)
@@ -153,6 +157,9 @@ class Pad(Moving):
         y[np.ix_(*map(np.compress, kept, places))] = x[np.ix_(*kept)]
         return (y,)
 
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self if self.pads[0] == (0, 0) and self.interior[0] == 0 else None
+
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (x,), (g,) = inputs, upstream
         cropped = tuple((_positive(lo * -1), _positive(hi * -1)) for lo, hi in self.pads)
@@ -225,6 +232,9 @@ class Concat(Moving):
 
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.concatenate(arrays, self.axis),)
+
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self if all(images) and self.axis != 0 else None
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (g,) = upstream

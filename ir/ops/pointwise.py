@@ -46,6 +46,9 @@ class Unary(Op):
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         return (self.derivative(b, inputs[0], outputs[0], upstream[0]),)
 
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self
+
     @classmethod
     def attributes(cls) -> tuple[tuple[object, ...], ...]:
         """Values of the attributes for the examples."""
@@ -84,6 +87,9 @@ class Bias(Op):
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         x, b = arrays
         return (x + b.reshape(-1, *(1,) * (x.ndim - 2)),)
+
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self if tuple(images) == (True, False) else None
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         (g,) = upstream
@@ -134,6 +140,9 @@ class ReluGrad(Op):
         x, g = arrays
         return (np.where(x > 0, g, x.dtype.type(0)),)
 
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self if all(images) else None
+
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         return None, b.apply(ReluGrad(), inputs[0], upstream[0])
 
@@ -152,6 +161,14 @@ class Broadcasting(Op):
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         require_floats(self, *types)
         return (types[0].with_shape(*common_shape(self, types)),)
+
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        rank = max(type.rank for type in types)
+        fits = (
+            type.rank == rank if batched else type.rank < rank or type.shape[0] == 1
+            for type, batched in zip(types, images, strict=True)
+        )
+        return self if all(fits) else None
 
     @classmethod
     def examples(cls) -> tuple[Example, ...]:

@@ -48,6 +48,9 @@ class PoolAttributes(Op):
                 given = f"pads {pair} for a window of {extent}"
                 raise AttributeValueError(f"{self.name}: {given}; {hint}")
 
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self if all(images) else None
+
     @property
     def extents(self) -> tuple[int, ...]:
         """How far the windows reach: their cells and the gaps between those."""

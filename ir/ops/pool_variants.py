@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 import numpy as np
 
 from ir.errors import AttributeValueError, ShapeError
-from ir.op import Example, Values, require_floats, require_integer, require_number
+from ir.op import Example, Op, Values, require_floats, require_integer, require_number
 from ir.ops.arithmetic import Div, Power, Where
 from ir.ops.composite import Composite
 from ir.ops.conv import Conv
@@ -90,6 +90,9 @@ class WeightedPool(Composite, PoolAttributes):
     name: ClassVar[str] = "weighted_pool"
     formula: ClassVar[str] = "y[n,c,j] = Σ_m u[m]·x[n,c, j·s + m·d - lo] / Σ_m u[m]"
     operands: ClassVar[tuple[str, ...]] = ("x", "weights")
+
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self if tuple(images) == (True, False) else None
 
     def infer(self, *types: TensorType) -> tuple[TensorType, ...]:
         x, weights = types

@@ -81,6 +81,10 @@ class Reshape(Op):
         (x,) = arrays
         return (x.reshape(TensorType.of(x).with_shape(*self.shape).static_shape),)
 
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        (x,) = types
+        return Reshape((1, *self.shape[1:])) if self.shape[:1] == x.shape[:1] else None
+
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         return (b.apply(Reshape(inputs[0].shape), upstream[0]),)
 
@@ -123,6 +127,9 @@ class Transpose(Op):
     def evaluate(self, *arrays: Array) -> tuple[Array, ...]:
         return (np.transpose(arrays[0], self.perm).copy(order="C"),)
 
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self if self.perm[0] == 0 else None
+
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         inverse = tuple(self.perm.index(axis) for axis in range(len(self.perm)))
         return (b.apply(Transpose(inverse), upstream[0]),)
@@ -161,6 +168,9 @@ class Reduction(Op):
         """The type of what is left of x."""
         require_axes_of(self, self.axes, x)
         return x.with_shape(*(n for axis, n in enumerate(x.shape) if axis not in self.axes))
+
+    def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
+        return self if all(images) and 0 not in self.axes else None
 
     def rows(self, b: Builder, x: Value) -> Value:
         """x as [*kept, the rest]: what is reduced is one last axis, in row-major order."""

@@ -172,3 +172,35 @@ def test_integer_data_are_whole_and_labels_in_range():
                 assert np.array_equal(array, np.round(array))
                 if type.dtype is ir.DType.INT64:
                     assert np.all((array >= 0) & (array < example.high))
+
+
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_what_an_op_makes_of_an_image_alone_is_its_part_of_the_whole(example):
+    op = example.op.with_dtype(ir.DType.FLOAT64)
+    arrays = example.arrays(np.random.default_rng(5), "float64")
+    types = [ir.TensorType.of(array) for array in arrays]
+    whole = op.evaluate(*arrays)
+    for images in itertools.product((False, True), repeat=len(arrays)):
+        counts = {array.shape[:1] for array, own in zip(arrays, images, strict=True) if own}
+        single = op.for_image(types, images) if len(counts) == 1 and () not in counts else None
+        if single is None:
+            continue
+        ((count,),) = counts
+        for image in range(count):
+            given = [a[image : image + 1] if own else a
+                     for a, own in zip(arrays, images, strict=True)]  # fmt: skip
+            for part, of in zip(single.evaluate(*given), whole, strict=True):
+                assert part.shape == (1, *of.shape[1:])
+                np.testing.assert_allclose(part[0], of[image], rtol=1e-12, atol=1e-12)
+
+
+def test_the_ops_of_networks_take_an_image_alone():
+    known = {
+        type(example.op)
+        for op in ir.OPS
+        for example in op.examples()
+        if example.inputs and example.inputs[0].rank
+        and example.op.for_image(example.inputs, [n < 1 for n in range(len(example.inputs))])
+    }  # fmt: skip
+    names = "Conv MaxPool AveragePool Add Bias Relu Dense Sum Softmax Reshape"
+    assert known > {getattr(ir.ops, name) for name in names.split()}

@@ -1,0 +1,111 @@
+"""A program run for each image of a batch: each thread has images of its own.
+
+What is left over when the images are dealt evenly, all threads run together, one by one.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Iterator
+
+import numpy as np
+
+from convc.backend.jit import Compiled
+from convc.backend.target import ITEM_BYTES
+from convc.plan import ALIGNMENT
+from convc.program import Program, Step
+from convc.runtime.part import Code, Part, Record, RunMemory
+
+ABSOLUTE, PRIVATE = -1, -2  # instead of a number of an argument (see runtime.ll)
+
+
+class ImageLoop:
+    """The images of a program, whose table gets further places: one for the description of what is
+    run, one for each of its slots, and for each image left over one for each slot that is bound."""
+
+    def __init__(self, part: Part, outer: Program, kernel: int, threads: int) -> None:
+        assert outer.images
+        images = self._images = outer.images
+        self.part, self._kernel, self._first = part, kernel, 1 + len(outer.slots)
+        self._alone = images.count - images.count % threads
+        self._code = Code(list(part.kernels.records()), part.kernels.scratch)
+        self._strides: dict[int, int] = {}
+        for inner, place in images.bound.items():
+            slot = part.plan.program.slots[inner]
+            moves = outer.slots[place].size != slot.size
+            self._strides[inner] = slot.size * ITEM_BYTES[slot.dtype] if moves else 0
+        self._description = self._described()
+        left = images.count - self._alone
+        self.places = 1 + len(part.plan.program.slots) + left * len(images.bound)
+        self._moving = list(self._moved())
+
+    @property
+    def scratch(self) -> int:
+        """Bytes that a thread needs: a table, the scratch of kernels, an arena."""
+        return self._arena + self.part.plan.arena_bytes
+
+    def records(self) -> Iterator[Record]:
+        """The images that threads have for themselves, then the steps of each that is left."""
+        if self._alone:
+            places = [self._first, *(1 + slot for slot in self._images.bound.values())]
+            yield Record(self._kernel, places, self._alone, True)
+        for image in range(self._alone, self._images.count):
+            own = self._bound_places(image)
+            for record in self.part.kernels.records(self._first + 1):
+                places = [own.get(place - self._first - 1, place) for place in record.places]
+                yield Record(record.kernel, places, record.tasks, record.shared)
+
+    def place(self, memory: RunMemory) -> None:
+        """Tell where the description lies, the constants, and the arena of the first thread."""
+        memory.table[self._first] = self._description.ctypes.data
+        memory.place(self.part.constants.addresses, self._first + 1)
+        memory.place(self._temporaries(memory.scratch), self._first + 1)
+
+    def bind(self, table: ctypes.Array[ctypes.c_int64]) -> None:
+        """Follow the inputs and outputs of a run to the images that are left over."""
+        for place, source, offset in self._moving:
+            table[place] = table[source] + offset
+
+    def addressed(self, memory: RunMemory) -> Iterator[tuple[Step, Compiled, list[int]]]:
+        """Each step for each image, in order, its code, and the addresses of its buffers."""
+        kernels = self.part.kernels
+        known = self.part.constants.addresses | self._temporaries(memory.scratch)
+        for image in range(self._images.count):
+            for inner, place in self._images.bound.items():
+                known[inner] = memory.table[1 + place] + image * self._strides[inner]
+            for step, kernel in zip(kernels.steps, kernels.each, strict=True):
+                yield step, kernel, [known[slot] for slot in step.slots]
+
+    @property
+    def _arena(self) -> int:
+        """Where the arena begins, in bytes from the start of a thread's scratch."""
+        table = 8 * (1 + len(self.part.plan.program.slots))
+        return -(-table // ALIGNMENT) * ALIGNMENT + self.part.kernels.scratch
+
+    def _temporaries(self, scratch: int) -> dict[int, int]:
+        placed = self.part.plan.temporaries
+        return {slot: scratch + self._arena + each.offset for slot, each in placed.items()}
+
+    def _described(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
+        """The program, and for each of its slots: base, stride, offset."""
+        slots = self.part.plan.program.slots
+        records = {slot: (ABSOLUTE, 0, at) for slot, at in self.part.constants.addresses.items()}
+        records |= {slot: (PRIVATE, 0, at) for slot, at in self._temporaries(0).items()}
+        for number, (slot, stride) in enumerate(self._strides.items(), 1):
+            records[slot] = (number, stride, 0)
+        words = [self._code.program, self._code.arguments, 1 + len(slots)]
+        for slot in range(len(slots)):
+            words += records.get(slot, (ABSOLUTE, 0, 0))
+        return np.array(words, np.int64)
+
+    def _bound_places(self, image: int) -> dict[int, int]:
+        """Where the addresses of the slots that move stand, for an image left over."""
+        before = self._first + 1 + len(self.part.plan.program.slots)
+        before += (image - self._alone) * len(self._strides)
+        return {slot: before + number for number, slot in enumerate(self._strides)}
+
+    def _moved(self) -> Iterator[tuple[int, int, int]]:
+        """For those, their place, that of where all images lie, and how far the image lies in."""
+        for image in range(self._alone, self._images.count):
+            for slot, place in self._bound_places(image).items():
+                yield place, 1 + self._images.bound[slot], image * self._strides[slot]

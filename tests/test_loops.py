@@ -7,7 +7,7 @@ import pytest
 
 from convc.backend.target import available
 from ir.loops import Affine, Kernel, KernelBuilder, KernelError, parse, to_text, verify
-from ir.loops.nodes import Call, Const, Param, Store, flat_index, groups, strides, task_count
+from ir.loops.nodes import Call, Const, Param, Store, flat_index, strides, task_count
 from tests.examples import FLOATS, examples, graph_of, program_of
 
 GOLDEN = """\
@@ -278,12 +278,10 @@ def test_the_builder_leaves_out_loops_and_guards_that_do_nothing() -> None:
     assert " ".join(to_text(k.build()).split()) == want
 
 
-def test_a_kernel_has_the_tasks_of_its_largest_group_of_nests() -> None:
+def test_tasks_are_counted_over_all_nests() -> None:
     kernel = parse("kernel k(out y: f32[6]) { parallel i in 0..2 { parallel j in 0..3 {"
-                   " y[3*i + j] = 0:f32 } } for i in 0..6 { y[i] = 0:f32 }"
-                   " for i in 0..6 { y[i] = 0:f32 } }")  # fmt: skip
-    assert kernel.tasks == 6 and [task_count(nest) for nest in kernel.body] == [6, 1, 1]
-    assert [len(group) for group in groups(kernel.body)] == [1, 2]
+                   " y[3*i + j] = 0:f32 } } for i in 0..6 { y[i] = 0:f32 } }")  # fmt: skip
+    assert kernel.tasks == 7 and task_count(kernel.body[0]) == 6
 
 
 def test_a_constant_is_typed_by_its_suffix() -> None:

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import groupby
 
 from llvmlite import ir as llvm
 
@@ -47,7 +48,6 @@ from ir.loops.nodes import (
     Stmt,
     Store,
     flat_index,
-    groups,
     task_count,
 )
 from ir.loops.verify import verify
@@ -87,20 +87,26 @@ class _Emitter(Addresses):
             slot = self.builder.gep(arguments, [I64(number)], source_etype=POINTER)
             self.bases[param.name] = self.builder.load(slot, typ=POINTER)
         self._start_body("start")
-        for nests in groups(self.kernel.body):
-            count = task_count(nests[0]) * len(nests)
-            self._nests(nests, self._share(begin, count), self._share(end, count))
+        left = self.kernel.tasks
+        for each, alike in groupby(self.kernel.body, task_count):
+            nests = tuple(alike)
+            rest = left - each * len(nests)
+            later = self._later(begin, rest, left), self._later(end, rest, left)
+            own = self.builder.sub(begin, later[0]), self.builder.sub(end, later[1])
+            self._nests(nests, *own)
+            (begin, end), left = later, rest
         self.builder.ret_void()
 
-    def _share(self, task: Value, count: int) -> Value:
-        """Where in a group of so many iterations a task of the kernel begins."""
-        if count == self.kernel.tasks:
-            return task
-        return self.builder.udiv(self.builder.mul(task, I64(count)), I64(self.kernel.tasks))
+    def _later(self, tasks: Value, rest: int, count: int) -> Value:
+        """How many of the first ``tasks`` of ``count`` belong to nests further on, which have
+        ``rest`` of them: evenly among the others, as tasks of different nests take different
+        times, and threads get neighbours."""
+        scaled = self.builder.mul(tasks, I64(rest))
+        return self.builder.udiv(self.builder.add(scaled, I64(count // 2)), I64(count))
 
     def _nests(self, nests: Sequence[Stmt], begin: Value, end: Value) -> None:
-        """Run iterations ``begin..end`` of a group of nests: the first of each, the second of
-        each, ... Nests alike work on the same data, which is then still in the cache."""
+        """Run tasks ``begin..end`` of nests that have equally many: the first of each, the second
+        of each, ... Nests alike work on the same data, which is then still in the cache."""
         with self._runtime_loop(begin, end) as task:
             many, turn = I64(len(nests)), task
             if len(nests) > 1:

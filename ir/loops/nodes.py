@@ -18,9 +18,7 @@ All loop kinds mean the same: run the body for each value, in order. The kind te
 generator how: ``parallel`` loops stand outermost, perfectly nested, and their iterations are
 independent tasks; ``unroll`` is expanded; ``vector`` becomes one SIMD operation per statement, so
 its lanes must store to different elements. A kernel is a sequence of such nests, independent of
-each other, whose iterations may run in any order. Neighbours with equally many are a group; a
-kernel has as many tasks as its largest group has iterations, and each task is an equal share of
-every group.
+each other, and its tasks are those of all its nests, in any order.
 
 ``#(index)`` is the value of an index as ``i64``. A subscript ``clamp(expr)`` is computed: an
 ``i64``, and where that lies beyond the axis, its nearest element. A parameter marked ``out`` may
@@ -33,7 +31,6 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from itertools import groupby
 from typing import Literal
 
 Scalar = Literal["f32", "f64", "i64", "bool"]
@@ -242,13 +239,7 @@ class Kernel:
     tasks: int = field(init=False)
 
     def __post_init__(self) -> None:
-        most = max((task_count(group[0]) * len(group) for group in groups(self.body)), default=0)
-        object.__setattr__(self, "tasks", most)
-
-
-def groups(body: Iterable[Stmt]) -> list[tuple[Stmt, ...]]:
-    """Neighbouring nests with equally many independent iterations."""
-    return [tuple(alike) for _, alike in groupby(body, task_count)]
+        object.__setattr__(self, "tasks", sum(task_count(nest) for nest in self.body))
 
 
 def task_count(nest: Stmt) -> int:

@@ -5,14 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import product
 from math import prod
 
 from convc.algorithms.convolution import Convolution
 from convc.algorithms.geometry import Line, Lines
 from convc.algorithms.winograd.toom_cook import Filtering, filtering
-from convc.cost import stream_bytes
+from convc.cost import CLOCK, UNITS, stream_bytes
+from convc.schedule import segments
 
-FEW_TASKS, ENOUGH_TASKS = 2, 8  # for a few threads to share a step at all, and evenly
+ENOUGH_TASKS = 8  # for a few threads to share a step evenly
+SEEN = 0.1  # of the time of fetching, what products do not hide
 LEAST_OUTPUTS = 8  # blocks of output channels whose products outweigh the input's transform
 LARGEST = 8  # points per axis: beyond, rounding errors grow too fast
 IDENTITY = Filtering(*(((Fraction(1),),),) * 3)
@@ -156,10 +159,27 @@ class Tiling:
         return min(choices, key=lambda sizes: self._price(sizes, itemsize))
 
     def _price(self, sizes: tuple[int, ...], itemsize: int) -> float:
-        """Seconds of fetching, dearer where there are too few blocks to share among threads."""
-        blocks = prod(-(-count // size) for count, size in zip(self.tiles, sizes, strict=True))
-        tasks = self.shape.image[0] * blocks * self.interleaved * self._most_parts
-        return self.fetch_seconds(sizes, itemsize) * max(1.0, FEW_TASKS / tasks)
+        """Seconds, about, on one thread and on two that share the blocks."""
+        fetched = self.fetch_seconds(sizes, itemsize)
+        steady = max(self.product_seconds, fetched) + SEEN * fetched
+        return steady * (1 + self._uneven(sizes))
+
+    @property
+    def product_seconds(self) -> float:
+        """Of one image, at the peak."""
+        sums = prod(self.points) * prod(self.tiles) * self.phases * self.shape.inner
+        return sums * self.out_blocks / UNITS / CLOCK
+
+    def _uneven(self, sizes: tuple[int, ...]) -> float:
+        """How much longer than half of all blocks two threads take, who fetch one by one."""
+        cuts = [segments(count, size) for count, size in zip(self.tiles, sizes, strict=True)]
+        loads = [0, 0]
+        for cut in product(*cuts):
+            count = prod(count for _, count, _ in cut) * self.shape.image[0] * self.interleaved
+            size, count = prod(width for *_, width in cut), count * self._most_parts
+            loads = [load + size * (count // 2) for load in sorted(loads)]
+            loads[0] += size * (count % 2)
+        return 2 * max(loads) / sum(loads)
 
     @property
     def _most_parts(self) -> int:

@@ -16,6 +16,7 @@ import ir
 from convc.backend import jit, objects
 from convc.backend.objects import Objects, key_of
 from convc.backend.target import TARGETS, target_named
+from convc.runtime.threads import runtime_code
 from convc.settings import cache_folder
 from ir.loops import Kernel, KernelBuilder, to_text
 
@@ -24,7 +25,8 @@ X = np.arange(-8, 9, dtype=np.float32)
 
 @pytest.fixture(autouse=True)
 def kept(monkeypatch: pytest.MonkeyPatch) -> Objects:
-    """The cache, turned on, of this test alone."""
+    """The cache, turned on, of this test alone, with the runtime in memory already."""
+    runtime_code()
     monkeypatch.setenv("CONVC_CACHE_MIB", "8")
     cache = objects.objects()
     assert cache is not None
@@ -66,6 +68,23 @@ def test_code_is_compiled_once(kept: Objects, monkeypatch: pytest.MonkeyPatch) -
 
     monkeypatch.setattr(jit, "kernel_module", never)
     right()
+
+
+def test_kernels_are_compiled_together_and_equal_ones_once(kept: Objects) -> None:
+    target = target_named(None)
+    one, two, again = jit.compile_kernels([kernel(4), kernel(5), kernel(4)], target)
+    assert one is again and one.address != two.address
+    assert one.engine is two.engine and len(files(kept)) == 2
+    three, old = jit.compile_kernels([kernel(6), kernel(5)], target)
+    assert old is two and three.engine is not two.engine
+
+
+def test_assembled_text_is_kept_too(kept: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = "define void @nothing() { ret void }"
+    assert not jit.assembled(text, target_named(None), "nothing").cached
+    monkeypatch.setattr(jit, "parsed", None)
+    assert jit.assembled(text, target_named(None), "nothing").cached
+    assert len(files(kept)) == 1
 
 
 def test_a_damaged_file_is_compiled_again(kept: Objects) -> None:

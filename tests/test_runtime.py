@@ -225,7 +225,7 @@ def test_runs_allocate_nothing_and_reuse_their_context(
 ) -> None:
     inputs, outputs = {"x": digits(3)}, {"scores": np.empty((3, 10), np.float32)}
     model.run(inputs, outputs)
-    monkeypatch.setattr("convc.runtime.executable.aligned", None)  # what allocates
+    monkeypatch.setattr("convc.runtime.part.aligned", None)  # what allocates
     for _ in range(50):
         model.run(inputs, outputs)
     assert len(model.executable()._contexts) == 1

@@ -9,8 +9,9 @@ import os
 import threading
 import time
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from llvmlite import binding
@@ -35,7 +36,7 @@ if hasattr(os, "register_at_fork"):  # a child must not inherit a compiler in mi
 
 @dataclass(frozen=True, eq=False)
 class Compiled:
-    """Machine code of one module, alive as long as this object.
+    """Machine code of one function, alive as long as this object.
 
     ``seconds`` is the processor time that emitting and compiling it took, or, if it is
     ``cached``, reading it from the disk.
@@ -121,44 +122,76 @@ def parsed(text: str, machine: Any) -> Any:
 
 def compile_kernel(kernel: Kernel, target: Target) -> Compiled:
     """The kernel's machine code; equal kernels share it."""
-    content = _content(kernel)
-    key = (_shortened(content), target)
+    return compile_kernels([kernel], target)[0]
+
+
+def compile_kernels(kernels: Iterable[Kernel], target: Target) -> list[Compiled]:
+    """The machine code of each; equal kernels share it.
+
+    What is new comes into this process together, in a fraction of the time that each would take
+    alone, and stays as long as any of it is used.
+    """
+    contents = [(_content(kernel), kernel) for kernel in kernels]
+    named = [(_shortened(content), content, kernel) for content, kernel in contents]
     with _LOCK:
-        compiled = _COMPILED.get(key)
-        if compiled is None:
-            compiled = _COMPILED[key] = _compiled(kernel, content, target, f"k_{key[0]}")
-        return compiled
+        found: dict[str, Compiled] = {}
+        new: dict[str, _Object] = {}
+        for name, content, kernel in named:
+            compiled = _COMPILED.get((name, target))
+            if compiled is not None:
+                found[name] = compiled
+            elif name not in new:
+                new[name] = _object(content, target, partial(kernel_module, kernel, target))
+        loaded = _loaded({f"k_{name}": each for name, each in new.items()}, target)
+        for name, compiled in zip(new, loaded, strict=True):
+            found[name] = _COMPILED[name, target] = compiled
+        return [found[name] for name, *_ in named]
 
 
-def _compiled(kernel: Kernel, content: str, target: Target, entry: str) -> Compiled:
-    """From the disk, or compiled and kept there; the same object file is loaded either way."""
+def assembled(text: str, target: Target, entry: str) -> Compiled:
+    """The machine code of LLVM assembly; ``address`` is that of ``entry``."""
+    made = _object(text, target, lambda machine: parsed(text, machine))
+    return _loaded({entry: made}, target)[0]
+
+
+@dataclass(frozen=True)
+class _Object:
+    """An object file; see ``Compiled`` for the rest."""
+
+    code: bytes
+    seconds: float
+    cached: bool
+
+
+def _object(content: str, target: Target, module: Callable[[Any], Any]) -> _Object:
+    """From the disk, or compiled and kept there. ``content`` says all about the module, which is
+    made for a machine."""
     start = time.thread_time()
     cache = objects()
     key = key_of(content, target) if cache else ""
-    machine = target_machine(target)
     code = cache.get(key) if cache else None
     cached = code is not None
     if code is None:
-        code = machine.emit_object(kernel_module(kernel, target, machine))
+        machine = target_machine(target)
+        code = machine.emit_object(module(machine))
         if cache:
             cache.put(key, code)
-    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), machine)
-    engine.add_object_file(binding.ObjectFileRef.from_data(code))
-    loaded = _entered(engine, entry)
-    return replace(loaded, seconds=time.thread_time() - start, cached=cached)
+    return _Object(code, time.thread_time() - start, cached)
 
 
-def load(module: Any, machine: Any, entry: str) -> Compiled:
-    """Put a module's code into this process; ``address`` is that of ``entry``."""
-    return _entered(binding.create_mcjit_compiler(module, machine), entry)
-
-
-def _entered(engine: Any, entry: str) -> Compiled:
+def _loaded(files: Mapping[str, _Object], target: Target) -> list[Compiled]:
+    """Object files, given by the functions wanted of them, in this process."""
+    engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target_machine(target))
+    for each in files.values():
+        engine.add_object_file(binding.ObjectFileRef.from_data(each.code))
     engine.finalize_object()
-    address = engine.get_function_address(entry)
-    if not address:
-        raise Error(f"the code generator produced no function {entry!r}")
-    return Compiled(address, engine)
+    loaded = []
+    for entry, each in files.items():
+        address = engine.get_function_address(entry)
+        if not address:
+            raise Error(f"the code generator produced no function {entry!r}")
+        loaded.append(Compiled(address, engine, each.seconds, each.cached))
+    return loaded
 
 
 def llvm_text(kernel: Kernel, target: Target) -> str:

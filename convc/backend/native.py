@@ -65,9 +65,7 @@ class Native:
 def native(spin_microseconds: int) -> Native:
     """The compiled runtime; waiting threads spin for that long before they sleep."""
     target = target_named("plain" if _machine() == "x86_64" else None)
-    machine = jit.target_machine(target)
-    module = jit.parsed(_source(spin_microseconds), machine)
-    compiled = jit.load(module, machine, "convc_run")
+    compiled = jit.assembled(_source(spin_microseconds), target, "convc_run")
     address = compiled.engine.get_function_address
     pointer, word = ctypes.c_void_p, ctypes.c_int64
 

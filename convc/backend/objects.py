@@ -53,6 +53,7 @@ class Objects:
     def __init__(self, folder: Path, limit: int) -> None:
         self.folder, self.limit = folder, limit
         self._usable: bool | None = None
+        self._pruned = False
 
     def get(self, key: str) -> bytes | None:
         """The object file, or None where there is no undamaged one."""
@@ -74,6 +75,9 @@ class Objects:
         """Keep an object file: whole or not at all, whoever else writes."""
         if not self.usable():
             return
+        if not self._pruned:  # once a process: it takes long
+            self._pruned = True
+            self.prune()
         try:
             handle, name = tempfile.mkstemp(dir=self.folder, prefix="new-")
             try:
@@ -91,8 +95,6 @@ class Objects:
         """Whether the folder is there, or could be made, and nobody else can write to it."""
         if self._usable is None:
             self._usable = self._made()
-            if self._usable:
-                self.prune()
         return self._usable
 
     def __str__(self) -> str:

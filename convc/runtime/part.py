@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from convc.backend.jit import Compiled, compile_kernel
+from convc.backend.jit import Compiled, compile_kernels
 from convc.backend.native import MAXIMUM_ARGUMENTS, sync_bytes
 from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target
@@ -58,10 +58,10 @@ class Kernels:
                 raise Error(f"{step.node}: a kernel with {len(step.slots)} buffers; "
                             f"the runtime passes {MAXIMUM_ARGUMENTS}")  # fmt: skip
         distinct = {id(step.kernel): step.kernel for step in steps}
-        compiled = {key: compile_kernel(kernel, target) for key, kernel in distinct.items()}
+        compiled = dict(zip(distinct, compile_kernels(distinct.values(), target), strict=True))
         self.steps = steps
         self.each: list[Compiled] = [compiled[id(step.kernel)] for step in steps]
-        most = max((scratch_bytes(step.kernel) for step in steps), default=0)
+        most = max(map(scratch_bytes, distinct.values()), default=0)
         self.scratch = -(-most // ALIGNMENT) * ALIGNMENT
 
     def records(self, first: int = 1) -> Iterator[Record]:

@@ -92,11 +92,7 @@ def _overhead(target: Target, args: argparse.Namespace) -> list[Row]:
     b.output("y", b.relu(b.input("x", "f32[16]")))
     model = compile(b.build(), threads=1, target=target.name)
     x = np.ones(16, np.float32)
-    code = jit.load(
-        jit.parsed("define void @nothing() { ret void }", jit.target_machine(target)),
-        jit.target_machine(target),
-        "nothing",
-    )
+    code = jit.assembled("define void @nothing() { ret void }", target, "nothing")
     empty = ctypes.CFUNCTYPE(None)(code.address)
     timings = measure({"ctypes": empty, "model": lambda: model(x)}, args.rounds, block=0.01)
     return [

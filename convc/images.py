@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
-from typing import TypeVar
 
 import ir
 from convc.cost import L2
@@ -18,7 +17,6 @@ from convc.program import Images, Program, Role, Slot
 
 MOST_BOUND = 30  # values that come in and go out for each image: the runtime passes 32 addresses
 STREAMED = 0.25  # what reading a byte of weights costs, as prefetched, beside one of a value
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -30,11 +28,6 @@ class Piece:
 
     graph: ir.Graph
     images: int | None = None
-
-    def own(self, named: Mapping[str, T]) -> dict[str, T]:
-        """What is said of this piece's nodes, of what is said of nodes by name."""
-        names = {node.name for node in self.graph.nodes}
-        return {name: value for name, value in named.items() if name in names}
 
 
 def pieces(graph: ir.Graph, by_image: bool = True) -> tuple[Piece, ...]:
@@ -94,7 +87,7 @@ class _Front:
         """How many nodes to run by image; 0 where none pays."""
         gain, most, found = 0.0, 0.0, 0
         for number, node in enumerate(self.nodes, 1):
-            gain -= (self.count - 1) * self.streamed * self._weights(node)
+            gain -= (self.count - 1) * self._again(node)
             gain += sum(map(self._moved, node.outputs))
             crossing = _crossing(self.graph, number)
             again = sum(self._moved(value) for value, read in crossing.items() if read)
@@ -103,8 +96,15 @@ class _Front:
                 most, found = here, number
         return found
 
+    def _again(self, node: ir.Node) -> float:
+        """The bytes moved for each further image of what is the same for all: weights as they are
+        read, inputs as they are brought into the form in which weights are read."""
+        types = self.graph.inputs
+        given = [types[name] for name in types.keys() & node.inputs]
+        packed = sum(type.static_nbytes for type in given if type.shape[:1] != (self.count,))
+        return self.streamed * self._weights(node) + 2 * packed
+
     def _weights(self, node: ir.Node) -> int:
-        """The bytes of the operands that are the same for all images."""
         values = self.graph.weights.keys() & node.inputs
         return sum(self.graph.types[value].static_nbytes for value in values)
 

@@ -65,6 +65,16 @@ class Plan:
         """What runs for each image, if anything does, and this plan."""
         return (self,) if self.images is None else (self.images, self)
 
+    def numbered(self) -> Iterator[tuple[str, Step]]:
+        """All steps: those that run once as p0, p1, …, the others as 0, 1, …; those of an image
+        as ip0, …, i0, …"""
+        for part in self.parts:
+            mark = "" if part is self else "i"
+            for number, step in enumerate(part.prepare):
+                yield f"{mark}p{number}", step
+            for number, step in enumerate(part.steps):
+                yield f"{mark}{number}", step
+
     @property
     def constant_bytes(self) -> int:
         return _extent(placed for placed in self.constants.values() if not placed.in_place)
@@ -87,7 +97,11 @@ class Plan:
         """The plan without the data that only its preparation needs."""
         gone = {n: replace(placed.slot, data=None) for n, placed in self.passing.items()}
         slots = tuple(gone.get(slot.number, slot) for slot in self.program.slots)
-        return replace(self, program=replace(self.program, slots=slots), passing={})
+        program, images = replace(self.program, slots=slots), None
+        if self.images is not None and program.images is not None:
+            images = self.images.prepared()
+            program = replace(program, images=replace(program.images, program=images.program))
+        return replace(self, program=program, passing={}, images=images)
 
     @property
     def resident_bytes(self) -> int:
@@ -138,7 +152,9 @@ def check_values(graph: ir.Graph) -> None:
 
 
 def slot_bytes(slot: Slot) -> int:
-    return -(-slot.size * ITEM_BYTES[slot.dtype] // ALIGNMENT) * ALIGNMENT
+    """Up to where the next slot may begin; a part ends where it ends."""
+    nbytes = slot.size * ITEM_BYTES[slot.dtype]
+    return nbytes if slot.part is not None else -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
 def _in_sequence(slots: Iterable[Slot]) -> dict[int, Placed]:

@@ -11,7 +11,7 @@ from convc.algorithms import Algorithm, Site, Wish
 from convc.backend.target import Target
 from convc.cost import stream_bytes
 from convc.errors import AlgorithmError
-from convc.images import pieces
+from convc.images import Piece, pieces
 from convc.plugins import algorithms
 from convc.tuning.records import REFUSED, Times, signature
 from ir.ops import Expand, MatMul, Reshape, Softmax, Transpose
@@ -51,15 +51,20 @@ class Candidate:
 class Choice:
     """All that was considered for a node, and what was chosen.
 
-    ``graph``: the piece of the graph (see ``convc.images``) that the node is compiled in.
+    ``piece``: the part of the graph (see ``convc.images``) that the node is compiled in.
     """
 
-    graph: ir.Graph
+    piece: Piece
     node: ir.Node
     site: Site
     considered: tuple[Candidate, ...]
     chosen: Candidate
     forced: bool
+
+    @property
+    def graph(self) -> ir.Graph:
+        """What the node is compiled in."""
+        return self.piece.graph
 
     @property
     def applicable(self) -> tuple[Candidate, ...]:
@@ -117,13 +122,14 @@ def choices(
         names = ", ".join(node.name for node in graph.nodes)
         raise AlgorithmError(f"algorithms: no node {sorted(unknown)[0]!r}; nodes: {names}")
     for piece in pieces(graph, by_image):
-        yield from _choices(piece.graph, target, accuracy, forced, measured, given_up)
+        yield from _choices(piece, target, accuracy, forced, measured, given_up)
 
 
 def _choices(
-    graph: ir.Graph, target: Target, accuracy: str, forced: Mapping[str, str], measured: Times,
+    piece: Piece, target: Target, accuracy: str, forced: Mapping[str, str], measured: Times,
     given_up: Collection[tuple[str, str]],
 ) -> Iterator[Choice]:  # fmt: skip
+    graph = piece.graph
     blocks = dict.fromkeys((*graph.inputs, *graph.weights), 1)
     for node in graph.nodes:
         site = Site.of(graph, node, target)
@@ -133,7 +139,7 @@ def _choices(
         considered = tuple(_priced(c, site, place, times) for c in found)
         name = forced.get(node.name)
         chosen = _choose(site, considered) if name is None else _forced(site, considered, name)
-        yield Choice(graph, node, site, considered, chosen, name is not None)
+        yield Choice(piece, node, site, considered, chosen, name is not None)
         given = [blocks[name] for name in node.inputs]
         blocks |= dict.fromkeys(node.outputs, chosen.algorithm.block(site, given))
 

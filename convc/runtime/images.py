@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -25,7 +26,7 @@ class ImageLoop:
 
     def __init__(self, part: Part, outer: Program, kernel: int, threads: int) -> None:
         assert outer.images
-        images = self._images = outer.images
+        images = self._images = replace(outer.images, program=part.plan.program)
         self.part, self._kernel, self._first = part, kernel, 1 + len(outer.slots)
         self._alone = images.count - images.count % threads
         self._code = Code(list(part.kernels.records()), part.kernels.scratch)

@@ -131,7 +131,7 @@ def demo(
         loss=loss,
         threads=executable.threads,
         target=target_named(target).name,
-        kernels=len({step.kernel for step in executable.plan.steps}),
+        kernels=len({step.kernel for part in executable.plan.parts for step in part.steps}),
         algorithms=_algorithms(stages.optimised, stages.algorithms),
         errors=errors,
         seconds=time.perf_counter() - begin,

@@ -38,7 +38,8 @@ def add_options(parser: argparse.ArgumentParser, threads: bool = True) -> None:
                         type=_forced, help="force a choice, as algorithms= of convc.compile; "
                         "repeat per node")  # fmt: skip
     parser.add_argument("--by-image", action=argparse.BooleanOptionalAction, default=True,
-                        help="run images of a batch one by one where it pays (default: yes)")
+                        help="run images of a batch one by one where it pays "
+                        "(default: yes)")  # fmt: skip
     add_passes(parser)
 
 

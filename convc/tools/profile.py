@@ -28,7 +28,8 @@ Run MODEL on random inputs and print what each step of it takes on one thread: t
 runs, its share of all steps, the bytes of the buffers that it reads and writes, and for what an op
 computes (not conversions between layouts, and the like) its rate. A rate counts
 the flops of the direct sum, whatever the algorithm: it may pass the peak of multiply-adds, which
-is measured too. Steps of one node share its flops and have one rate. --threads is for calls of the
+is measured too. Steps of one node share its flops and have one rate. Steps i0, i1, ... run for one
+image of a batch after the other; what is printed is of all images. --threads is for calls of the
 whole model, which are measured beside."""
 EXAMPLE = """\
   convc profile zoo:resnet50
@@ -45,10 +46,11 @@ Timeline = list[tuple[int, Span]]
 class Profiled:
     """One step; ``seconds`` is the median over the runs, ``rate`` in flops a second.
 
-    Both, and ``bytes``, are of all its ``times`` in a run: once, or once for each image.
+    Both, and ``bytes``, are of all its ``times`` in a run: once, or once for each image. ``step``
+    is as ``Plan.numbered`` has it.
     """
 
-    step: int
+    step: str
     node: str
     op: str
     algorithm: str
@@ -68,7 +70,7 @@ class Profiled:
     def cells(self) -> tuple[str, ...]:
         """As text, in the order of ``HEADER``."""
         return (
-            str(self.step),
+            self.step,
             self.node,
             self.op,
             self.algorithm,
@@ -108,10 +110,13 @@ class Profile:
         """A table, and sums."""
         rate = self.flops / self.whole
         shown = ", ".join(f"{name}: {type}" for name, type in self.inputs.items())
+        images = max((step.times for step in self.steps), default=1)
+        often = f"i0, i1, ... run for each of {images} images; times and bytes are of all of them"
         return "\n".join([
             table(HEADER, [step.cells() for step in self.steps]),
             "",
             f"{self.model} on {shown}; {self.target}, steps on one thread, {self.runs} runs",
+            *([often] if images > 1 else []),
             f"all steps {seconds(self.total)}; a call, threads: {self.threads}, "
             f"{seconds(self.whole)}, {self.flops / 1e9:.3g} Gflop, {rate / 1e9:.1f} GFLOP/s, "
             f"{rate / self.whole_peak:.0%} of the FMA peak, {self.whole_peak / 1e9:.1f} GFLOP/s",
@@ -172,13 +177,11 @@ def profiled(model: Model, target: Target, runs: int) -> tuple[Profile, Timeline
             own[row] += length
     medians = [statistics.median(lengths) for lengths in zip(*sums, strict=True)]
     shown = {name: str(type) for name, type in model.graph.inputs.items()}
-    described = _described(model.stages(), steps, medians, peak)
-    for row, step in enumerate(described):
-        times = order.count(row)
-        described[row] = replace(step, bytes=step.bytes * times, times=times)
+    labels = {id(step): label for label, step in model.executable().plan.numbered()}
+    counted = [(labels[id(step)], order.count(row), step) for row, step in enumerate(steps)]
     profile = Profile(
         model.graph.name, shown, target.name, threads, runs, model.graph.cost().flops, peak,
-        whole, whole_peak, described,
+        whole, whole_peak, _described(model.stages(), counted, medians, peak),
     )  # fmt: skip
     ordered = sorted(timelines, key=lambda run: sum(length for _, length in run))
     middle = ordered[len(ordered) // 2]
@@ -211,22 +214,23 @@ def _spans(calls: Sequence[Callable[[], None]]) -> list[Span]:
 
 
 def _described(
-    made: Stages, steps: Sequence[Step], medians: Sequence[float], peak: float
+    made: Stages, steps: Sequence[tuple[str, int, Step]], medians: Sequence[float], peak: float
 ) -> list[Profiled]:
+    """A row for each step, given how it is called and how often it ran."""
     nodes = {node.name: node for node in made.optimised.nodes}
     total, spent = sum(medians), dict[str, float]()
-    for step, took in zip(steps, medians, strict=True):
+    for (_, _, step), took in zip(steps, medians, strict=True):
         if _computes(made, step):
             spent[step.node] = spent.get(step.node, 0.0) + took
     rows = []
-    for number, (step, took) in enumerate(zip(steps, medians, strict=True)):
+    for (number, times, step), took in zip(steps, medians, strict=True):
         rate = _rate(made, nodes[step.node], spent) if _computes(made, step) else None
         label = arguments.op_label(nodes[step.node].op) if step.node in nodes else ""
         moved = sum(param.size * ir.DType(param.dtype).itemsize for param in step.kernel.params)
         rows.append(Profiled(
             number, step.node, label, step.algorithm, step.kernel.name, took,
-            took / total if total else 0.0, moved, rate,
-            rate / (peak * _lanes(made, step)) if rate else None,
+            took / total if total else 0.0, moved * times, rate,
+            rate / (peak * _lanes(made, step)) if rate else None, times,
         ))  # fmt: skip
     return rows
 
@@ -275,7 +279,7 @@ def _counted(step: Profiled, length: float) -> dict[str, object]:
     flops = None if step.flops is None else step.flops // step.times
     counts = {"flops": flops, "bytes": step.bytes // step.times}
     rates = {f"G{unit}/s": count / length / 1e9
-             for unit, count in (("FLOP", step.flops), ("B", step.bytes))
+             for unit, count in (("FLOP", flops), ("B", counts["bytes"]))
              if count is not None and length}  # fmt: skip
     known = {name: count for name, count in counts.items() if count is not None}
     return {"step": step.step, "op": step.op, "kernel": step.kernel, **known, **rates}

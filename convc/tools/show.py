@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from math import prod
@@ -151,7 +151,8 @@ def _algorithms(view: View) -> Iterator[str]:
     made = view.stages
     rows = []
     others: dict[tuple[str, str, str], list[str]] = {}
-    for part in pieces(made.optimised, view.options.by_image):
+    parts = pieces(made.optimised, view.options.by_image)
+    for part in parts:
         for node in part.graph.nodes:
             if not view.shows(node.name):
                 continue
@@ -159,7 +160,7 @@ def _algorithms(view: View) -> Iterator[str]:
             chosen = made.algorithms[node.name]
             time = seconds(chosen.seconds(site))
             types = ", ".join(str(part.graph.types[name]) for name in node.outputs)
-            times = f"{part.images} times " if part.images else ""
+            times = f"{part.images} x " if part.images else ""
             label = arguments.op_label(node.op)
             rows.append((node.name, label, times + types, chosen.name, time))
             for other in candidates(site, view.options.accuracy):
@@ -168,7 +169,8 @@ def _algorithms(view: View) -> Iterator[str]:
                     time = "" if other.reason else seconds(other.seconds)
                     others.setdefault((other.algorithm.name, time, why), []).append(node.name)
     yield table(("node", "op", "type", "algorithm", "predicted"), rows)
-    yield "\npredicted: time on one thread. Not chosen:\n"
+    alone = f", of one image for what runs image by image ({parts[0].images} x)"
+    yield f"\npredicted: time on one thread{alone if parts[0].images else ''}. Not chosen:\n"
     yield table(
         ("algorithm", "predicted", "reason", "nodes"),
         [(*key, _listed(nodes, len(rows))) for key, nodes in others.items()],
@@ -186,7 +188,7 @@ def _kernels(view: View, text: Callable[[Kernel, Target], str], mark: str) -> It
     """Each distinct kernel once, under a line that says which steps run it."""
     made = view.stages
     found: dict[str, list[tuple[str, Step]]] = {}
-    for place, step in _numbered(made):
+    for place, step in made.plan.numbered():
         if view.shows(step.node):
             found.setdefault(jit.digest(step.kernel), []).append((place, step))
     for uses in found.values():
@@ -199,49 +201,45 @@ def _kernels(view: View, text: Callable[[Kernel, Target], str], mark: str) -> It
         yield f"{mark} no kernels: nothing is left to compute"
 
 
-def _numbered(made: Stages) -> Iterator[tuple[str, Step]]:
-    """Steps that run once as p0, p1, …, the others as 0, 1, …; those for each image as i0, …"""
-    for part, mark in _parts(made):
-        for number, step in enumerate(part.prepare):
-            yield f"{mark}p{number}", step
-        for number, step in enumerate(part.steps):
-            yield f"{mark}{number}", step
-
-
-def _parts(made: Stages) -> Iterator[tuple[Plan, str]]:
-    """What runs for each image, if anything does, and the rest, with what marks its numbers."""
-    for part in made.plan.parts:
-        yield part, "" if part is made.plan else "i"
-
-
 # ---------------------------------------------------------------- the plan
 
 
 def _plan(view: View) -> Iterator[str]:
     made = view.stages
     yield "steps (p0, p1, ... run once, when the model is made; slots: read -> written):\n"
-    if made.plan.program.images is not None:
-        count = made.plan.program.images.count
-        yield f"i0, i1, ... run first, for each of {count} images; their slots are i0, i1, ...\n"
-    shown = [(place, step) for place, step in _numbered(made) if view.shows(step.node)]
+    images = made.plan.program.images
+    if images is not None:
+        yield f"i0, i1, ... run first, for each of {images.count} images, on slots i0, i1, ...\n"
+    shown = [(place, step) for place, step in made.plan.numbered() if view.shows(step.node)]
     yield table(
         ("step", "node", "algorithm", "kernel", "tasks", "parallel", "slots"),
         [_step(place, step) for place, step in shown],
     )
     yield "\nmemory (bytes; life: from step to step):\n"
-    rows = [row for part, mark in _parts(made) for row in _memory(view, part, mark)]
+    bound = images.bound if images is not None else {}
+    rows = [
+        row
+        for part in made.plan.parts
+        for row in (_memory(view, part) if part is made.plan else _memory(view, part, "i", bound))
+    ]
     yield table(("slot", "name", "role", "bytes", "offset", "life"), rows)
     yield "\n" + _totals(made)
 
 
 def _step(place: str, step: Step) -> tuple[object, ...]:
-    reads, writes = (" ".join(map(str, slots)) for slots in (step.reads, step.writes))
+    mark = "i" if place.startswith("i") else ""
+    reads, writes = (
+        " ".join(f"{mark}{slot}" for slot in slots) for slots in (step.reads, step.writes)
+    )
     parallel = "yes" if step.parallel else "no"
     return (place, step.node, step.algorithm, step.kernel.name, step.kernel.tasks, parallel,
             f"{reads} -> {writes}".strip())  # fmt: skip
 
 
-def _memory(view: View, plan: Plan, mark: str) -> Iterator[tuple[object, ...]]:
+def _memory(
+    view: View, plan: Plan, mark: str = "", bound: Mapping[int, int] | None = None
+) -> Iterator[tuple[object, ...]]:
+    """The slots of a plan; where it is that of an image, what is ``bound`` lies in others."""
     steps = (step for step in (*plan.prepare, *plan.steps) if view.shows(step.node))
     numbers = {slot for step in steps for slot in step.slots} if view.node else None
     for slot in plan.program.slots:
@@ -250,7 +248,10 @@ def _memory(view: View, plan: Plan, mark: str) -> Iterator[tuple[object, ...]]:
         if (placed or outside) and (numbers is None or slot.number in numbers):
             role = "constant" if slot.number in plan.constants else slot.role
             size = placed.nbytes if placed else slot.size * ir.DType(slot.dtype).itemsize
-            yield f"{mark}{slot.number}", slot.name, role, size, *_place(placed, role)
+            where = _place(placed, role)
+            if bound and slot.number in bound:
+                where = "-", f"in slot {bound[slot.number]}"
+            yield f"{mark}{slot.number}", slot.name, role, size, *where
 
 
 def _place(placed: Placed | None, role: str) -> tuple[object, str]:
@@ -272,7 +273,7 @@ def _totals(made: Stages) -> str:
         "constants as given": sum(part.given_bytes for part in plan.parts),
         "more while they are packed": max(part.passing_bytes for part in plan.parts),
         "arena": plan.arena_bytes,
-        "arena for an image, of each thread": plan.images.arena_bytes if plan.images else 0,
+        **({"arena for an image, of each thread": plan.images.arena_bytes} if plan.images else {}),
         "most alive at one step": plan.live_bytes,
         "scratch of each thread": scratch,
         "peak on one thread": peak,

@@ -13,6 +13,7 @@ from convc.tools.table import nbytes
 
 COLOURS = ("#9ecae9", "#ffbf79", "#a5d99c", "#d6a5c9", "#f2d675", "#ffa8a3", "#83c5bd", "#d8b5a5")
 OTHER, DARK, GREY = "#cfcac7", "#222222", "#777777"
+IMAGES = "image by image"  # what wrote the buffers that the steps only read
 UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("bytes", 1))
 PAGE = 180  # letters along the axis
 NAMED = 24  # steps up to which the axis has their nodes' names
@@ -63,7 +64,7 @@ def _writers(plan: Plan) -> dict[int, str]:
 
 def _colours(plan: Plan) -> Mapping[int, tuple[str, str]]:
     """For each buffer, what wrote it and the colour of that; the rarest are one class."""
-    writers = _writers(plan)
+    writers = {placed.slot.number: IMAGES for placed in _placed(plan)} | _writers(plan)
     total = Counter[str]()
     for placed in _placed(plan):
         total[writers[placed.slot.number]] += placed.nbytes

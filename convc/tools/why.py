@@ -34,7 +34,8 @@ consists of, print every algorithm: why it does not apply, or what it is predict
 thread, what bringing its operands and result into other layouts adds, what it took when measured
 (by convc tune, or now with --measure; without the call itself), the memory it needs beside
 operands and results, the error it promises, and the rate: flops of the direct sum, by the time
-measured, or predicted where none is. '>' marks the one chosen."""
+measured, or predicted where none is. '>' marks the one chosen. Of ops that run for one image of a
+batch after the other, all this is of one image."""
 EXAMPLE = """\
   convc why lenet.ir conv1 --measure
   convc why resnet.ir --sizes N=8 --gradients --accuracy exact"""
@@ -80,7 +81,10 @@ def _time(value: float) -> str:
 
 @dataclass(frozen=True)
 class Explained:
-    """One node and all that was considered; ``measured_best`` by the times shown, if another."""
+    """One node and all that was considered; ``measured_best`` by the times shown, if another.
+
+    ``images``: how often it runs, where it runs for one image after the other.
+    """
 
     node: str
     op: str
@@ -88,6 +92,7 @@ class Explained:
     flops: int
     algorithms: tuple[Weighed, ...]
     measured_best: str | None
+    images: int | None = None
 
     def text(self) -> str:
         """A heading, a table, and the reasons of those that do not apply."""
@@ -97,7 +102,9 @@ class Explained:
                 other = each.remark.startswith("only for ")  # another kind of op
                 reasons.setdefault(OTHER if other else each.remark, []).append(each.algorithm)
         rows = [each.cells() for each in self.algorithms if each.applicable]
-        lines = [f"{self.node}: {self.op} {self.type}, {self.flops:,} flops", table(HEADER, rows)]
+        times = f", for each of {self.images} images" if self.images else ""
+        heading = f"{self.node}: {self.op} {self.type}, {self.flops:,} flops{times}"
+        lines = [heading, table(HEADER, rows)]
         lines += [f"   not {', '.join(names)}: {reason}" for reason, names in reasons.items()]
         if self.measured_best:
             lines.append(f"   by these times {self.measured_best} would be chosen: convc tune")
@@ -208,6 +215,7 @@ def _explained(
         yield Explained(
             choice.node.name, arguments.op_label(choice.node.op), name.rpartition(" : ")[2],
             flops, weighed, None if best is choice.chosen.algorithm else best.name,
+            choice.piece.images,
         )  # fmt: skip
 
 

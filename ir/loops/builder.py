@@ -44,7 +44,8 @@ class Buffer:
 
     def __getitem__(self, index: Index | Clamped | tuple[Index | Clamped, ...]) -> Load:
         given = index if isinstance(index, tuple) else (index,)
-        return Load(self.name, tuple(i if isinstance(i, Clamped) else Affine.of(i) for i in given))
+        subscripts = [i if isinstance(i, Affine | Clamped) else Affine.of(i) for i in given]
+        return Load(self.name, tuple(subscripts))
 
 
 class KernelBuilder:

@@ -61,7 +61,9 @@ class Affine:
 
     def __add__(self, other: Affine | int) -> Affine:
         if isinstance(other, int):
-            return Affine(self.terms, self.constant + other)
+            return Affine(self.terms, self.constant + other) if other else self
+        if not (self.terms and other.terms):
+            return Affine(self.terms or other.terms, self.constant + other.constant)
         return Affine.total(self.terms + other.terms, self.constant + other.constant)
 
     __radd__ = __add__
@@ -76,7 +78,9 @@ class Affine:
         return -self + other
 
     def __mul__(self, factor: int) -> Affine:
-        return Affine.total(((n, f * factor) for n, f in self.terms), self.constant * factor)
+        if factor == 0:
+            return Affine()
+        return Affine(tuple((n, f * factor) for n, f in self.terms), self.constant * factor)
 
     __rmul__ = __mul__
 

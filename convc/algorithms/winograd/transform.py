@@ -13,6 +13,9 @@ from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import fma
 from ir.loops.nodes import Expr
 
+Terms = tuple[tuple[int, float], ...]  # positions in a vector, and factors
+Rows = tuple[tuple[int, int | None, tuple[Terms, ...]], ...]
+
 
 def flat(point: Sequence[int], shape: Sequence[int]) -> int:
     number = 0
@@ -37,10 +40,10 @@ def transformed(
     for axis, matrix in enumerate(matrices):
         after = [*shape[:axis], len(matrix), *shape[axis + 1 :]]
         stage = k.local("stage", like.dtype, (prod(after), lanes))
+        rows, read = _rows(matrix), cache(source)  # most elements are read for several rows
         for rest in product(*(range(1 if a == axis else n) for a, n in enumerate(shape))):
-
-            along = _along(source, rest, axis)
-            for i, value in _matrix_times(k, matrix, along, like, lanes, v):
+            along = _along(read, rest, axis)
+            for i, value in _applied(k, rows, along, like, lanes, v):
                 place = flat((*rest[:axis], i, *rest[axis + 1 :]), after)
                 k.store(stage[place, v], value)
         shape = after
@@ -59,38 +62,44 @@ def _reader(stage: Buffer, shape: tuple[int, ...], v: Affine) -> Callable[[tuple
     return lambda point: stage[flat(point, shape), v]
 
 
-def _matrix_times(
+def _applied(
     k: KernelBuilder,
-    matrix: Matrix,
+    rows: Rows,
     element: Callable[[int], Expr],
     like: Buffer,
     lanes: int,
     v: Affine,
 ) -> Iterator[tuple[int, Expr]]:
     """Rows of matrix times vector. Rows that differ by signs share their two partial sums."""
-    done: set[int] = set()
-    partners = _partners(matrix)
-    for i, row in enumerate(matrix):
-        if i in done:
-            continue
-        partner = partners[i]
+    for i, partner, sums in rows:
         if partner is None:
-            yield i, _combination(k, row, element, like)
+            yield i, _combination(k, sums[0], element, like)
             continue
-        done.add(partner)
-        other = matrix[partner]
-        same = [a if a == b else Fraction(0) for a, b in zip(row, other, strict=True)]
-        opposite = [a if a != b else Fraction(0) for a, b in zip(row, other, strict=True)]
         halves = k.local("halves", like.dtype, (2, lanes))
-        k.store(halves[0, v], _combination(k, same, element, like))
-        k.store(halves[1, v], _combination(k, opposite, element, like))
+        for half, terms in enumerate(sums):
+            k.store(halves[half, v], _combination(k, terms, element, like))
         yield i, halves[0, v] + halves[1, v]
         yield partner, halves[0, v] - halves[1, v]
 
 
 @cache
-def _partners(matrix: Matrix) -> tuple[int | None, ...]:
-    return tuple(_partner(matrix, i) for i in range(len(matrix)))
+def _rows(matrix: Matrix) -> Rows:
+    """Each row with its terms; or with another row, what they share and what differs by sign."""
+    rows: list[tuple[int, int | None, tuple[Terms, ...]]] = []
+    done: set[int | None] = set()
+    for i, row in enumerate(matrix):
+        if i in done:
+            continue
+        partner = _partner(matrix, i)
+        if partner is None:
+            rows.append((i, None, (_terms(row),)))
+            continue
+        done.add(partner)
+        pairs = list(zip(row, matrix[partner], strict=True))
+        same = _terms([a if a == b else Fraction(0) for a, b in pairs])
+        opposite = _terms([a if a != b else Fraction(0) for a, b in pairs])
+        rows.append((i, partner, (same, opposite)))
+    return tuple(rows)
 
 
 def _partner(matrix: Matrix, i: int) -> int | None:
@@ -105,18 +114,23 @@ def _partner(matrix: Matrix, i: int) -> int | None:
     return None
 
 
+def _terms(row: Sequence[Fraction]) -> Terms:
+    """Where the row is not zero, and its entries there; those that are 1 come first."""
+    places = sorted((j for j, c in enumerate(row) if c), key=lambda j: row[j] != 1)
+    return tuple((j, float(row[j])) for j in places)
+
+
 def _combination(
-    k: KernelBuilder, row: Sequence[Fraction], element: Callable[[int], Expr], like: Buffer
+    k: KernelBuilder, terms: Terms, element: Callable[[int], Expr], like: Buffer
 ) -> Expr:
-    """The sum of the elements times the row's entries; terms with the entry 1 come first."""
-    terms = sorted((j for j, c in enumerate(row) if c), key=lambda j: row[j] != 1)
+    """The sum of the elements times the entries of a row."""
     total: Expr | None = None
-    for j in terms:
-        value, factor = element(j), row[j]
+    for j, factor in terms:
+        value = element(j)
         if total is None:
-            total = value if factor == 1 else value * k.constant(float(factor), like.dtype)
+            total = value if factor == 1 else value * k.constant(factor, like.dtype)
         elif abs(factor) == 1:
             total = total + value if factor > 0 else total - value
         else:
-            total = fma(value, k.constant(float(factor), like.dtype), total)
+            total = fma(value, k.constant(factor, like.dtype), total)
     return total if total is not None else k.constant(0, like.dtype)

@@ -36,8 +36,7 @@ def expand(graph: Graph) -> Graph:
             renamed |= {value: names[name] for value, name in made if names[name] != value}
     if not written:
         return graph
-    extended = graph.replace(weights={**graph.weights, **weights})
-    return dead_code(substitute(extended, written, renamed))
+    return dead_code(substitute(graph, written, renamed, weights))
 
 
 @lru_cache(maxsize=1024)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 MAX_BYTES = 2**46
 FORBIDDEN = frozenset('%(){}=,:;"')
+UNUSABLE = FORBIDDEN | {" "}  # of the printable characters
 Typed = tuple[tuple[TensorType, ...], tuple[TensorType, ...]]  # of the operands, of the results
 
 
@@ -76,7 +77,8 @@ class Graph:
     _consumers: Mapping[str, tuple[Node, ...]] = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
-        weights = {name: _frozen(name, array) for name, array in self.weights.items()}
+        given = {name: weight_type(name, array) for name, array in self.weights.items()}
+        weights = {name: _frozen(array, given[name]) for name, array in self.weights.items()}
         for name, value in {
             "inputs": MappingProxyType(dict(self.inputs)),
             "weights": MappingProxyType(weights),
@@ -87,7 +89,7 @@ class Graph:
         self._check_names()
         self._index()
         self._check_order()
-        object.__setattr__(self, "types", MappingProxyType(self._infer()))
+        object.__setattr__(self, "types", MappingProxyType(self._infer(given)))
 
     def producer(self, value: str) -> Node | None:
         """The node that defines `value`, or None for an input or a weight."""
@@ -245,8 +247,8 @@ class Graph:
         sources = (self._producers.get(value) for value in node.inputs)
         return list({source.name: None for source in sources if source is not None})
 
-    def _infer(self) -> dict[str, TensorType]:
-        types = {**self.inputs, **{name: TensorType.of(a) for name, a in self.weights.items()}}
+    def _infer(self, weights: Mapping[str, TensorType]) -> dict[str, TensorType]:
+        types = {**self.inputs, **weights}
         known = self.symbols
         for node in self.nodes:
             try:
@@ -257,28 +259,28 @@ class Graph:
                 message = f"{node} names {len(node.outputs)} outputs, the op has {len(results)}"
                 raise GraphError(message)
             for value, type in zip(node.outputs, results, strict=True):
-                _check_type(f"{node}: value '{value}'", type, known)
+                if reason := _unusable(type, known):
+                    raise ShapeError(f"{node}: value '{value}' of type {type} {reason}")
                 types[value] = type
         for name, type in self.inputs.items():
-            _check_type(f"input '{name}'", type, known)
+            if reason := _unusable(type, known):
+                raise ShapeError(f"input '{name}' of type {type} {reason}")
         return types
 
 
 def check_name(name: str, what: str = "value") -> None:
     """GraphError unless `name` can name a value, a graph or an output in the textual form."""
-    printable = isinstance(name, str) and name.isprintable() and not any(map(str.isspace, name))
-    if not name or not printable or FORBIDDEN & set(name):
+    if not (isinstance(name, str) and name and name.isprintable() and UNUSABLE.isdisjoint(name)):
         rule = f"use printable characters, no spaces and none of {''.join(sorted(FORBIDDEN))}"
         raise GraphError(f"{described(name)} is not a legal name of a {what}; {rule}")
 
 
-def _check_type(what: str, type: TensorType, known: frozenset[str]) -> None:
+def _unusable(type: TensorType, known: frozenset[str]) -> str | None:
+    """What is wrong with the type of a value, if anything."""
     if type.is_static:
-        if type.static_nbytes > MAX_BYTES:
-            raise ShapeError(f"{what} of type {type} is larger than 2**46 bytes")
-    elif unknown := _symbols([type]) - known:
-        names = ", ".join(sorted(unknown))
-        raise ShapeError(f"{what} of type {type} uses {names}, which no input defines")
+        return "is larger than 2**46 bytes" if type.static_nbytes > MAX_BYTES else None
+    unknown = ", ".join(sorted(_symbols([type]) - known))
+    return f"uses {unknown}, which no input defines" if unknown else None
 
 
 def _symbols(types: Iterable[TensorType]) -> frozenset[str]:
@@ -294,10 +296,9 @@ def weight_type(name: str, array: Array) -> TensorType:
         raise error.within(f"weight '{name}'") from error
 
 
-def _frozen(name: str, array: Array) -> Array:
+def _frozen(array: Array, type: TensorType) -> Array:
     """`array` itself when nobody can write to it through it, else a read-only copy."""
-    native = weight_type(name, array).dtype.numpy
-    flags = array.flags
+    native, flags = type.dtype.numpy, array.flags
     if flags.writeable or not (flags.c_contiguous and flags.aligned) or array.dtype != native:
         array = np.array(array, dtype=native, order="C", copy=True)
         array.flags.writeable = False

@@ -7,6 +7,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import Enum
+from functools import cached_property
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -43,6 +44,8 @@ class DType(Enum):
     @staticmethod
     def of(value: DType | DTypeLike) -> DType:
         """The type named by `f32`-style text, a numpy dtype or its name; DTypeError if none."""
+        if isinstance(value, np.dtype) and value in _NAMED:
+            return _NAMED[value]
         for dtype in DType:
             if value is dtype or (isinstance(value, str) and value == dtype.value):
                 return dtype
@@ -65,6 +68,7 @@ _NUMPY: dict[DType, np.dtype[Any]] = {
     DType.FLOAT64: np.dtype(np.float64),
     DType.INT64: np.dtype(np.int64),
 }
+_NAMED = {dtype: name for name, dtype in _NUMPY.items()}
 
 
 @dataclass(frozen=True)
@@ -101,7 +105,7 @@ class TensorType:
         """The number of axes."""
         return len(self.shape)
 
-    @property
+    @cached_property
     def is_static(self) -> bool:
         """True when no extent is symbolic."""
         return all(isinstance(extent, int) for extent in self.shape)
@@ -116,7 +120,7 @@ class TensorType:
         """The number of bytes of a contiguous array of this type."""
         return self.size * self.dtype.itemsize
 
-    @property
+    @cached_property
     def static_shape(self) -> tuple[int, ...]:
         """The shape as ints; ShapeError when an extent is symbolic."""
         sizes = tuple(extent for extent in self.shape if isinstance(extent, int))
@@ -124,7 +128,7 @@ class TensorType:
             raise ShapeError(f"{self} is not static; bind its symbols first")
         return sizes
 
-    @property
+    @cached_property
     def static_nbytes(self) -> int:
         """`nbytes` as an int; ShapeError when an extent is symbolic."""
         return math.prod(self.static_shape) * self.dtype.itemsize

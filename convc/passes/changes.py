@@ -13,6 +13,7 @@ from ir.rewrite import dead_code, substitute
 from ir.types import Array
 
 Vector = npt.NDArray[np.float64]
+IN_CACHE = 1 << 16  # numbers that are looked at again while they are near
 
 
 def alone(graph: ir.Graph, value: str) -> ir.Node | None:
@@ -52,13 +53,24 @@ def multiplied(array: Array, factors: Array, like: Array) -> Array | None:
     """Products in the element type of ``like``, rounded once; None where one overflows, or is
     lost to zero."""
     result = np.empty(np.broadcast_shapes(array.shape, factors.shape), like.dtype)
+    array, factors = np.broadcast_to(array, result.shape), np.broadcast_to(factors, result.shape)
+    rows = max(1, IN_CACHE * len(result) // max(1, result.size))
+    for start in range(0, len(result), rows):
+        part = slice(start, start + rows)
+        if not _multiply(array[part], factors[part], result[part]):
+            return None
+    return result
+
+
+def _multiply(array: Array, factors: Array, result: Array) -> bool:
+    """Whether the products neither overflow nor are lost to zero."""
     with np.errstate(all="ignore"):
         np.multiply(array, factors, out=result, dtype=np.float64, casting="same_kind")
         size = np.abs(result)
-        lost = size < np.finfo(like.dtype).tiny
+        lost = size < np.finfo(result.dtype).tiny
         if lost.any():
             lost &= (array != 0) & (factors != 0)
-    return result if np.isfinite(size.max(initial=0)) and not lost.any() else None
+    return bool(np.isfinite(size.max(initial=0)) and not lost.any())
 
 
 class Changes:
@@ -101,5 +113,4 @@ class Changes:
         """The graph with the changes, without what nobody needs any more."""
         if not self.nodes:
             return self.graph
-        wider = self.graph.replace(weights={**self.graph.weights, **self.weights})
-        return dead_code(substitute(wider, self.nodes))
+        return dead_code(substitute(self.graph, self.nodes, weights=self.weights))

@@ -13,6 +13,7 @@ from ir.types import Array
 
 ROOTS: dict[type[ir.Op], int] = {Conv: 1, ConvInputGrad: 0, Dense: 1}
 """Ops that are linear in an operand, with the number of their weights among the operands."""
+AFFINE = frozenset((Add, Bias, Div, Mul, Scale, Shift, Sub))
 SHORT = 2  # a chain that follows no root is worth a scale and a shift
 
 
@@ -21,16 +22,16 @@ def fold_affine(graph: ir.Graph) -> ir.Graph:
     bias where they follow a convolution or a product, into a scale and a bias elsewhere."""
     changes = Changes(graph)
     for node in graph.nodes:
-        if changes.touched(node):
-            continue
-        chain = _chain(graph, node.outputs[0])
-        if chain.nodes and _root(graph, node):
-            _into_weights(changes, node, chain)
+        if not changes.touched(node) and _root(graph, node):
+            chain = _chain(graph, node.outputs[0])
+            if chain.nodes:
+                _into_weights(changes, node, chain)
     for value in (*graph.inputs, *(node.outputs[0] for node in graph.nodes)):
         for reader in graph.consumers(value):
-            chain = _chain(graph, value, reader)
-            if len(chain.nodes) > SHORT and not changes.touched(*chain.nodes):
-                _into_two(changes, value, chain)
+            if type(reader.op) in AFFINE and not changes.touched(reader):
+                chain = _chain(graph, value, reader)
+                if len(chain.nodes) > SHORT and not changes.touched(*chain.nodes):
+                    _into_two(changes, value, chain)
     return changes.applied()
 
 
@@ -64,6 +65,8 @@ def _chain(graph: ir.Graph, value: str, first: ir.Node | None = None) -> Chain:
 def _extend(graph: ir.Graph, chain: Chain, node: ir.Node, value: str, type: ir.TensorType) -> bool:
     """Follow a node with scale and shift, if it is affine."""
     op, scale, shift = node.op, chain.scale, chain.shift
+    if op.__class__ not in AFFINE:
+        return False
     if type.rank < 2 or graph.types[node.outputs[0]] != type or node.inputs.count(value) != 1:
         return False
     if isinstance(op, Scale):
@@ -72,8 +75,6 @@ def _extend(graph: ir.Graph, chain: Chain, node: ir.Node, value: str, type: ir.T
     if isinstance(op, Shift):
         chain.shift = shift + op.term
         return True
-    if not isinstance(op, Add | Sub | Mul | Div | Bias):
-        return False
     at = node.inputs.index(value)
     number = _constant(graph, node, at, type)
     if number is None or (at == 1 and isinstance(op, Div | Bias)):

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
+import numpy as np
 import pytest
 
 import convc
 import ir
 from convc import images
 from convc.plan import Placed, Plan
+from convc.tools import show_plot
+from convc.tools.compile import compile_object
+from tests.cli.commands import status
+from tests.test_aot import needs_cc, run_in_c
 from tests.test_images import (
     GRAPHS,
     Make,
@@ -25,6 +32,16 @@ from tests.test_images import (
     residual,
 )
 from tests.test_plan import check_memory
+
+
+def large(n: int = 3) -> ir.Graph:
+    """Images of half a MiB, small kernels, a dense end."""
+    b = Net("large")
+    x = b.input("x", f"f32[{n}, 8, 128, 128]")
+    y = b.step(b.step(b.max_pool(b.step(x, 8), 3, 1, pad=1), 8), 8)
+    b.output("y", b.dense(b.mean(y, (2, 3)), b.drawn(8, 10)))
+    return b.build()
+
 
 # ---------------------------------------------------------------- what stops the cut
 
@@ -177,15 +194,6 @@ def test_dense_layers_alone_stay_whole() -> None:
     assert not front(b.build())[0]
 
 
-def large(n: int = 8) -> ir.Graph:
-    """Images of 1 MiB, small kernels, a dense end."""
-    b = Net("large")
-    x = b.input("x", f"f32[{n}, 16, 128, 128]")
-    y = b.step(b.step(b.step(x, 16), 16), 16)
-    b.output("y", b.dense(b.mean(y, (2, 3)), b.drawn(16, 10)))
-    return b.build()
-
-
 def test_large_images_are_run_one_by_one() -> None:
     by_image, _ = front(large())
     assert len(by_image) >= 3
@@ -208,3 +216,146 @@ def test_kernels_given_as_inputs_are_not_packed_for_every_image() -> None:
     better = improved(graph)
     read = {v for node in better.nodes if node.name in by_image for v in node.inputs}
     assert sum(better.types[v].static_nbytes for v in read - {"x"} if v in better.inputs) < 1 << 18
+
+
+# ---------------------------------------------------------------- how it is shown
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    large().save(tmp_path / "large.ir")
+    return tmp_path / "large.ir"
+
+
+def said(capsys: pytest.CaptureFixture[str], *argv: object) -> str:
+    assert status(*argv) == 0
+    return str(capsys.readouterr().out)
+
+
+def test_show_says_what_runs_for_each_image(
+    model: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    plan = planned(large())
+    assert plan.images is not None
+    shown = said(capsys, "show", model, "--at", "plan")
+    assert "for each of 3 images" in shown and "arena for an image, of each thread" in shown
+    rows = [line.split() for line in shown.splitlines()]
+    for number, step in enumerate(plan.images.steps):
+        (row,) = (row for row in rows if row[:2] == [f"i{number}", step.node])
+        assert row[-3::-1][: len(step.reads)] == [f"i{slot}" for slot in reversed(step.reads)]
+    assert ["i0", "x", "input", str(8 * 128 * 128 * 4), "-", "in", "slot", "0"] in rows
+    algorithms = said(capsys, "show", model, "--at", "algorithms")
+    assert "3 x f32[1, 8, 128, 128]" in algorithms and "of one image" in algorithms
+    for stage in ("plan", "algorithms"):
+        whole = said(capsys, "show", model, "--at", stage, "--no-by-image")
+        assert "image" not in whole and "3 x" not in whole
+    loops = said(capsys, "show", model, "--at", "loops")
+    assert "i0 " in loops and loops.count("kernel max_pool(") == 1
+
+
+@pytest.mark.parametrize("make", [large, lambda: residual(2)])
+def test_the_memory_of_a_cut_graph_is_drawn(
+    make: Callable[[], ir.Graph], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where all nodes run for each image, and no step is left."""
+    pytest.importorskip("matplotlib")
+    graph = make()
+    for _ in each_cut(graph, graph.inputs["x"].static_shape[0], monkeypatch):
+        plan = planned(graph)
+        assert sum(show_plot.alive(plan)[:1]) <= plan.live_bytes
+        show_plot.draw(plan, "title", tmp_path / "plan.svg")
+    assert (tmp_path / "plan.svg").stat().st_size > 1000
+
+
+def test_the_profile_of_a_cut_graph(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A row for each step as the plan numbers it; a span for each time it ran."""
+    trace = tmp_path / "trace.json"
+    found = json.loads(said(capsys, "profile", model, "--runs", 2, "--json", "--trace", trace))
+    plan = planned(large())
+    assert [s["step"] for s in found["steps"]] == [
+        label for label, _ in plan.numbered() if "p" not in label
+    ]
+    assert [s["times"] for s in found["steps"]] == [
+        3 if s["step"].startswith("i") else 1 for s in found["steps"]
+    ]
+    spans = [e for e in json.loads(trace.read_text())["traceEvents"] if e["ph"] == "X"]
+    for step in found["steps"]:
+        own = [event["args"] for event in spans if event["args"]["step"] == step["step"]]
+        assert len(own) == step["times"]
+        assert sum(each["bytes"] for each in own) == step["bytes"]
+    for event in spans:
+        if "flops" in event["args"] and event["dur"]:
+            rate = event["args"]["flops"] / event["dur"] / 1e3
+            assert event["args"]["GFLOP/s"] == pytest.approx(rate)
+    assert "for each of 3 images" in said(capsys, "profile", model, "--runs", 1)
+    whole = said(capsys, "profile", model, "--runs", 1, "--no-by-image")
+    assert "images" not in whole and "i0" not in whole
+
+
+def test_why_is_of_one_image(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert "for each of 3 images" in said(capsys, "why", model, "max_pool")
+    assert "f32[3, 8, 128, 128]" in said(capsys, "why", model, "max_pool", "--no-by-image")
+    found = json.loads(said(capsys, "why", model, "--json"))
+    assert [node["images"] for node in found["nodes"]][:: len(found["nodes"]) - 1] == [3, None]
+    flops = {node["node"]: node["flops"] * (node["images"] or 1) for node in found["nodes"]}
+    whole = json.loads(said(capsys, "why", model, "--json", "--no-by-image"))
+    assert flops == {node["node"]: node["flops"] for node in whole["nodes"]}
+
+
+def test_times_are_of_what_is_run(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of one image where that is run, of the batch where that is; both may be known."""
+    rows = {}
+    for how in ("--by-image", "--no-by-image"):
+        exported = tmp_path / f"{how}.jsonl"
+        said(capsys, "tune", model, how, "--budget", 2, "--threads", 1, "--export", exported)
+        rows[how] = exported.read_text()
+    assert "f32[1, 8, 128, 128]" in rows["--by-image"]
+    assert "f32[3, 8, 128, 128]" not in rows["--by-image"]
+    assert "f32[3, 8, 128, 128]" in rows["--no-by-image"]
+    graph = large()
+    tuned = convc.compile(graph, threads=1, tuning=tmp_path / "--by-image.jsonl")
+    inputs = inputs_of(graph)
+    near(tuned.run(inputs), ir.interpret(graph, inputs, "float64"))
+
+
+def test_check_compares_a_cut_graph(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    said(capsys, "check", model, "--no-gradients")
+
+
+# ---------------------------------------------------------------- objects, budgets
+
+
+@needs_cc
+@pytest.mark.parametrize("make", GRAPHS.values(), ids=GRAPHS)
+def test_an_object_gives_the_bits_of_the_model(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    graph = make(3)
+    inputs = inputs_of(graph)
+    for cut in each_cut(graph, 3, monkeypatch, 3):
+        artifact = compile_object(graph, tmp_path, name=f"cut{cut}")
+        got = run_in_c(artifact, graph, inputs, tmp_path)
+        for name, array in compiled(graph, threads=1).run(inputs).items():
+            np.testing.assert_array_equal(got[name], array, err_msg=name)
+
+
+def test_a_budget_counts_both_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    b = Net("budget")
+    y = b.step(b.step(b.input("x", "f32[2, 64, 28, 28]"), 64), 64)
+    b.output("y", b.step(b.step(y, 64), 64))
+    graph = b.build()
+    inputs = inputs_of(graph)
+    want = ir.interpret(graph, inputs, "float64")
+    cut_at(2, monkeypatch)
+    most = planned(graph).resident_bytes
+    for share in (1.0, 0.8, 0.6):
+        model = compiled(graph, threads=2, memory=int(share * most))
+        plan = model.executable().plan
+        assert len(plan.parts) == 2 and plan.resident_bytes <= share * most
+        near(model.run(inputs), want, 1e-4)
+    with pytest.raises(convc.CapacityError, match=r"memory=1000: the program keeps [\d,]+ bytes"):
+        convc.compile(graph, memory=1000)

@@ -11,12 +11,11 @@ import numpy as np
 
 import convc
 import ir
-from convc.algorithms import Algorithm, Site
 from convc.backend.target import Target, target_named
 from convc.errors import InputError
 from convc.model import renamed
 from convc.passes import Pass, optimised, run_passes
-from convc.select import select
+from convc.select import Choice, choices
 from convc.settings import default_threads
 from convc.tools import arguments
 from convc.tools.accuracy import Accuracy, accuracy, magnitude, peak, random_inputs, worst
@@ -33,9 +32,10 @@ DESCRIPTION = """\
 Find out whether MODEL computes the right numbers on this machine, and which op is wrong if not.
 
 Every op, as the passes leave it, is compiled alone and run on the values that reach it in a
-float64 evaluation; its results must be as near to float64 as its algorithm promises. Then the
-whole model is compiled and compared, and both once more for the gradients of all float inputs
-and weights. Exit status 1, with the worst op named, when something differs."""
+float64 evaluation, image by image where the model does so; its results must be as near to float64
+as its algorithm promises. Then the whole model is compiled and compared, and both once more for
+the gradients of all float inputs and weights. Exit status 1, with the worst op named, when
+something differs."""
 EXAMPLE = "  convc check lenet.ir --sizes N=4\n  convc check lenet.ir --input x=images.npy"
 
 
@@ -79,22 +79,24 @@ def check_nodes(
     graph: ir.Graph, inputs: Mapping[str, Array], *, target: str | None = None,
     threads: int | None = None, tolerance: float | None = None,
     nodes: Sequence[ir.Node] | None = None, accuracy: str = "fast",
-    algorithms: Mapping[str, str] | None = None,
+    algorithms: Mapping[str, str] | None = None, by_image: bool = True,
 ) -> list[NodeCheck]:  # fmt: skip
     """Compile each of the ``nodes`` (default: all) of a static graph by itself and compare it
     with the interpreter.
 
     A node is given the float64 values of its operands, rounded to their types. ``tolerance``
-    replaces what its algorithm promises; ``accuracy`` and ``algorithms`` are as of
+    replaces what its algorithm promises; ``accuracy``, ``algorithms`` and ``by_image`` are as of
     ``convc.compile``.
     """
     reference = ir.values(graph, inputs, "float64")
     chosen_target = target_named(target)
     times = measured(chosen_target, threads or default_threads())  # as for the whole model
-    chosen = select(graph, chosen_target, accuracy, algorithms, times)
+    made = choices(graph, chosen_target, accuracy, algorithms, times, by_image=by_image)
+    wanted = {node.name for node in (graph.nodes if nodes is None else nodes)}
     return [
-        _check_node(graph, node, reference, chosen[node.name], chosen_target, threads, tolerance)
-        for node in (graph.nodes if nodes is None else nodes)
+        _check_node(choice, reference, chosen_target, threads, tolerance)
+        for choice in made
+        if choice.node.name in wanted
     ]
 
 
@@ -157,29 +159,41 @@ def one_node(graph: ir.Graph, node: ir.Node) -> ir.Graph:
 
 
 def _check_node(
-    graph: ir.Graph, node: ir.Node, reference: Mapping[str, Array], algorithm: Algorithm,
-    target: Target, threads: int | None, tolerance: float | None,
+    choice: Choice, reference: Mapping[str, Array], target: Target, threads: int | None,
+    tolerance: float | None,
 ) -> NodeCheck:  # fmt: skip
-    one = one_node(graph, node)
-    with np.errstate(all="ignore"):
-        operands = {
-            name: np.asarray(reference[name], type.dtype.numpy) for name, type in one.inputs.items()
-        }
+    node, algorithm = choice.node, choice.chosen.algorithm
+    one = one_node(choice.graph, node)
     model = convc.compile(
         one, threads, algorithms={node.name: algorithm.name}, target=target.name, passes=()
     )
-    results = model.run(operands)
-    wide = ir.values(one, operands, "float64")
     if tolerance is None:
-        tolerance = algorithm.tolerance(Site.of(one, node, target))
-    arrays = [wide[name] for name in node.inputs]
-    found = worst(
-        accuracy(results[name], wide[name], tolerance * magnitude(node.op, arrays, wide[name]))
-        for name in node.outputs
-    )
+        tolerance = algorithm.tolerance(choice.site)
+    checks: list[Accuracy] = []
+    for image in range(choice.piece.images or 1):
+        operands = _operands(one, reference, image)
+        results = model.run(operands)
+        wide = ir.values(one, operands, "float64")
+        arrays = [wide[name] for name in node.inputs]
+        checks += [
+            accuracy(results[name], wide[name], tolerance * magnitude(node.op, arrays, wide[name]))
+            for name in node.outputs
+        ]
+    found = worst(checks)
     type = ", ".join(str(one.types[name]) for name in node.outputs)
     return NodeCheck(node=node.name, op=arguments.op_label(node.op), type=type,
                      algorithm=algorithm.name, **asdict(found))  # fmt: skip
+
+
+def _operands(one: ir.Graph, reference: Mapping[str, Array], image: int) -> dict[str, Array]:
+    """The inputs of a node; that image of them where it takes one alone."""
+    found = {}
+    for name, type in one.inputs.items():
+        array = reference[name]
+        mine = array if array.shape == type.static_shape else array[image : image + 1]
+        with np.errstate(all="ignore"):
+            found[name] = np.asarray(mine, type.dtype.numpy)
+    return found
 
 
 # ---------------------------------------------------------------- the command
@@ -281,6 +295,7 @@ def _section(
         "threads": args.threads,
         "tolerance": args.tolerance,
         "accuracy": args.accuracy,
+        "by_image": args.by_image,
     }
     outputs = check_graph(graph, inputs, passes=passes, algorithms=forced, **same)
     right = all(check.passed for check in outputs)

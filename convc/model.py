@@ -30,7 +30,7 @@ from convc.compile_arguments import (
 from convc.errors import InputError
 from convc.forcing import check_choices, check_names
 from convc.images import linked, pieces
-from convc.indices import bounds, check_weights
+from convc.indices import Bound, bounds, check_weights
 from convc.lowering import Lowering
 from convc.passes import PIPELINE, Pass, optimised
 from convc.plan import Plan, check_values, plan
@@ -276,10 +276,11 @@ class Model:
                 LOG.info("measuring algorithms for %s", graph.name)
                 tune(graph, self.options, self.options.tune)
             made = stages(graph, self.options)
-            give_back()  # what the passes made on the way, before the weights are packed
-            executable = Executable(made.plan, made.target, self.options.threads)
-            special = _Special(graph, made.optimised, executable)
-            del made
+            known, target, (plan, data) = bounds(made.optimised), made.target, made.plan.split()
+            del made  # the weights go one by one, as they are packed
+            give_back()
+            executable = Executable(plan, target, self.options.threads, data)
+            special = _Special(graph, known, executable)
             give_back()
             self._special[key] = special
             if len(self._special) > self._limit:
@@ -295,13 +296,12 @@ class Model:
 class _Special:
     """The executable for one set of sizes, and the arrays it takes and gives."""
 
-    def __init__(self, graph: ir.Graph, improved: ir.Graph, executable: Executable) -> None:
+    def __init__(self, graph: ir.Graph, known: Mapping[str, Bound], executable: Executable) -> None:
         self.executable = executable
         self.inputs = [(t.static_shape, t.dtype.numpy) for t in graph.inputs.values()]
         types = [graph.types[value] for value in graph.outputs.values()]
         self.outputs = [(t.static_shape, t.dtype.numpy) for t in types]
         self.names = tuple(graph.outputs)
-        known = bounds(improved)
         self.bounds = [
             (position, f"input '{name}'", known[name])
             for position, name in enumerate(graph.inputs)

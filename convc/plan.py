@@ -20,29 +20,30 @@ import ir
 from convc.backend.target import ITEM_BYTES
 from convc.errors import CapacityError
 from convc.program import Program, Slot, Step
+from ir.types import Array
 
 ALIGNMENT = 64
 LARGE = 1 << 20  # bytes of given constants from which they are not copied
 ATTEMPTS = 50  # to lay out the arena in less
+Data = dict[int, Array]  # of constants, by slot
 
 
 @dataclass(frozen=True)
 class Placed:
-    """A slot in a memory region: bytes ``offset .. offset + nbytes``, live from step to step."""
+    """A slot in a memory region: bytes ``offset .. offset + nbytes``, live from step to step.
+
+    ``in_place``: kernels read its data where they are given, which are too large to be copied.
+    """
 
     slot: Slot
     offset: int
     first: int
     last: int
+    in_place: bool = False
 
     @property
     def nbytes(self) -> int:
         return slot_bytes(self.slot)
-
-    @property
-    def in_place(self) -> bool:
-        """Whether kernels read the data where they are given: too large to be copied."""
-        return self.slot.data is not None and self.nbytes >= LARGE
 
 
 @dataclass(frozen=True)
@@ -93,15 +94,18 @@ class Plan:
     def arena_bytes(self) -> int:
         return _extent(self.temporaries.values())
 
-    def prepared(self) -> Plan:
-        """The plan without the data that only its preparation needs."""
-        gone = {n: replace(placed.slot, data=None) for n, placed in self.passing.items()}
-        slots = tuple(gone.get(slot.number, slot) for slot in self.program.slots)
+    def split(self) -> tuple[Plan, tuple[Data, ...]]:
+        """The plan without the data that only its preparation needs, and that data, for each of
+        the ``parts``."""
+        data = {n: p.slot.data for n, p in self.passing.items() if p.slot.data is not None}
+        bare = {n: replace(p, slot=replace(p.slot, data=None)) for n, p in self.passing.items()}
+        slots = tuple(bare[s.number].slot if s.number in bare else s for s in self.program.slots)
         program, images = replace(self.program, slots=slots), None
+        inner: tuple[Data, ...] = ()
         if self.images is not None and program.images is not None:
-            images = self.images.prepared()
+            images, inner = self.images.split()
             program = replace(program, images=replace(program.images, program=images.program))
-        return replace(self, program=program, passing={}, images=images)
+        return replace(self, program=program, passing=bare, images=images), (*inner, data)
 
     @property
     def resident_bytes(self) -> int:
@@ -128,13 +132,13 @@ def plan(program: Program) -> Plan:
             steps.append(step)
     used = {number for step in steps for number in step.slots}
     once = {number for step in prepare for number in step.slots} - used
-    constants = _in_sequence(program.slots[number] for number in sorted(constant & used))
+    constants = in_sequence(program.slots[number] for number in sorted(constant & used))
     passing = [program.slots[number] for number in sorted(constant & once)]
     bound = program.images.bound.values() if program.images else ()
     temporaries = _pack(program.slots, steps, constant, bound)
     images = plan(program.images.program) if program.images else None
     result = Plan(program, tuple(prepare), tuple(steps), constants, temporaries,
-                  _in_sequence(passing), images)  # fmt: skip
+                  in_sequence(passing), images)  # fmt: skip
     _check_capacity(result)
     return result
 
@@ -157,12 +161,14 @@ def slot_bytes(slot: Slot) -> int:
     return nbytes if slot.part is not None else -(-nbytes // ALIGNMENT) * ALIGNMENT
 
 
-def _in_sequence(slots: Iterable[Slot]) -> dict[int, Placed]:
+def in_sequence(slots: Iterable[Slot], start: int = 0) -> dict[int, Placed]:
+    """Constants one after the other, but for those that stay where they are given."""
     placed: dict[int, Placed] = {}
-    offset = 0
+    offset = start
     for slot in slots:
-        each = placed[slot.number] = Placed(slot, offset, 0, 0)
-        offset += 0 if each.in_place else each.nbytes
+        in_place = slot.data is not None and slot_bytes(slot) >= LARGE
+        each = placed[slot.number] = Placed(slot, offset, 0, 0, in_place)
+        offset += 0 if in_place else each.nbytes
     return placed
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import weakref
 from collections import Counter
 from collections.abc import Iterable
 
@@ -11,10 +12,12 @@ import pytest
 
 import convc
 import ir
-from convc.backend.target import available
+from convc.backend.target import available, target_named
 from convc.passes import PIPELINE, fuse_epilogues, run_passes
 from convc.plan import ALIGNMENT, Plan, plan
 from convc.program import Program, Slot, Step
+from convc.runtime.executable import Executable
+from convc.runtime.threads import Pool
 from convc.train.lenet import lenet, with_loss
 from ir.loops import KernelBuilder
 from ir.types import Array
@@ -189,6 +192,37 @@ def test_what_is_derived_from_weights_is_prepared_once() -> None:
     assert "pack" not in labels(prepared)
     given = plan_of(chain().weights_as_inputs())
     assert not given.prepare and labels(given).count("pack") == 2
+
+
+def two_large() -> Plan:
+    """Two convolutions whose weights are packed from where they are given."""
+    rng = np.random.default_rng(0)
+    b = ir.Builder("two")
+    y = b.input("x", "f32[1, 192, 5, 5]")
+    for name in ("first", "second"):
+        y = b.conv(y, b.weight(f"w.{name}", weights(rng, 192, 192, 3, 3)), pad=1, name=name)
+    b.output("y", y)
+    return plan_of(b.build(), algorithms={"first": "direct", "second": "direct"})
+
+
+def test_weights_go_as_they_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    bare, (data,) = two_large().split()
+    assert len(data) == 2 and all(slot.data is None for slot in bare.program.slots)
+    given = [weakref.ref(array) for array in data.values()]
+    left = []
+    run = Pool.run
+
+    def counted(pool: Pool, *arguments: int) -> None:
+        run(pool, *arguments)
+        left.append(sum(array() is not None for array in given))
+
+    monkeypatch.setattr(Pool, "run", counted)
+    executable = Executable(bare, target_named(None), 1, [data])
+    assert left == [2, 1] and not data and not any(array() is not None for array in given)
+    own = Executable(two_large(), target_named(None), 1)
+    for one, other in zip(executable.constants, own.constants, strict=True):
+        for slot, packed in one.items():
+            np.testing.assert_array_equal(packed, other[slot])
 
 
 def test_a_whole_graph_of_constants_still_writes_its_outputs() -> None:

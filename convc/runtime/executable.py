@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from convc.backend.jit import Compiled
 from convc.backend.target import Target, check_runnable
-from convc.plan import Plan
+from convc.plan import Data, Plan
 from convc.program import Step
 from convc.runtime.images import ImageLoop
 from convc.runtime.memory import Bytes
@@ -25,15 +25,22 @@ SMALL = 40e-6  # seconds of shareable work below which a run stays on one thread
 
 
 class Executable:
-    """Machine code and constants of one plan. Runs may overlap: each has a context of its own."""
+    """Machine code and constants of one plan. Runs may overlap: each has a context of its own.
 
-    def __init__(self, plan: Plan, target: Target, threads: int) -> None:
+    ``data``: what the plan was split from, if it was, which is gone afterwards.
+    """
+
+    def __init__(
+        self, plan: Plan, target: Target, threads: int, data: Sequence[Data] | None = None
+    ) -> None:
         check_runnable(target)
+        if data is None:
+            plan, data = plan.split()
+        self.plan = plan
         self.threads = threads if _shareable(plan) > SMALL else 1
         self._runtime = runtime_code()
-        self._loop = self._image_loop(plan, target)
-        self._part = Part(plan, target, threads)
-        self.plan = self._part.plan
+        self._loop = self._image_loop(plan, data[0], target)
+        self._part = Part(plan, data[-1], target, threads)
         records = [*(self._loop.records() if self._loop else ()), *self._part.kernels.records()]
         scratch = max(self._part.kernels.scratch, self._loop.scratch if self._loop else 0)
         self._code = Code(records, scratch)
@@ -110,10 +117,10 @@ class Executable:
             self._loop.place(memory)
         return memory
 
-    def _image_loop(self, plan: Plan, target: Target) -> ImageLoop | None:
+    def _image_loop(self, plan: Plan, data: Data, target: Target) -> ImageLoop | None:
         if plan.images is None:
             return None
-        part = Part(plan.images, target, self.threads)
+        part = Part(plan.images, data, target, self.threads)
         return ImageLoop(part, plan.program, self._runtime.images, self.threads)
 
     @property

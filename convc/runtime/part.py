@@ -13,7 +13,7 @@ from convc.backend.native import MAXIMUM_ARGUMENTS, sync_bytes
 from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target
 from convc.errors import CapacityError, Error
-from convc.plan import ALIGNMENT, Placed, Plan
+from convc.plan import ALIGNMENT, Data, Placed, Plan
 from convc.program import Step
 from convc.runtime.memory import Bytes, aligned
 from convc.runtime.threads import pool
@@ -77,14 +77,17 @@ class Kernels:
 
 
 class Part:
-    """A plan whose constants are computed and whose steps are compiled."""
+    """A plan whose constants are computed, partly from data that go meanwhile (see ``Plan.split``),
+    and whose steps are compiled."""
 
-    def __init__(self, plan: Plan, target: Target, threads: int) -> None:
-        self.constants = Constants(plan.constants, plan.constant_bytes)
+    def __init__(self, plan: Plan, data: Data, target: Target, threads: int) -> None:
+        self.plan = plan
+        placed = plan.constants.items()
+        given = {n: each.slot.data for n, each in placed if each.slot.data is not None}
+        self.constants = Constants(plan.constants, plan.constant_bytes, given)
         self.seconds: dict[str, float] = {}
         if plan.prepare:
-            self._prepare(plan, self._compiled(plan.prepare, target), threads)
-        self.plan = plan.prepared()
+            self._prepare(data, self._compiled(plan.prepare, target), threads)
         self.kernels = self._compiled(plan.steps, target)
 
     def _compiled(self, steps: Sequence[Step], target: Target) -> Kernels:
@@ -93,15 +96,22 @@ class Part:
             self.seconds[name] = max(self.seconds.get(name, 0.0), took)
         return kernels
 
-    def _prepare(self, plan: Plan, kernels: Kernels, threads: int) -> None:
-        """Run, once, the steps that derive constants from others."""
-        code = Code(list(kernels.records()), kernels.scratch)
+    def _prepare(self, data: Data, kernels: Kernels, threads: int) -> None:
+        """Run, once, the steps that derive constants from others; let go of what was needed for
+        that as soon as it is not."""
+        plan = self.plan
         places = 1 + len(plan.program.slots)
         memory = RunMemory(places, kernels.scratch, plan.arena_bytes, threads)
         memory.place(self.constants.addresses)
-        passing = Constants(plan.passing, plan.passing_bytes)
+        passing = Constants(plan.passing, plan.passing_bytes, data)
         memory.place(passing.addresses)
-        pool().run(code.program, code.arguments, memory.address, memory.sync, threads)
+        last = {slot: step for step in plan.prepare for slot in step.slots}
+        for step, record in zip(plan.prepare, kernels.records(), strict=True):
+            code = Code([record], kernels.scratch)
+            pool().run(code.program, code.arguments, memory.address, memory.sync, threads)
+            for slot in step.slots:
+                if last[slot] is step:
+                    passing.bytes.pop(slot, None)
 
 
 class RunMemory:
@@ -128,15 +138,17 @@ class RunMemory:
 class Constants:
     """The bytes of constants by slot: in a memory of their own, large given ones where they are.
 
-    The arrays of a graph never change.
+    The arrays of a graph never change. They are taken out of ``data``.
     """
 
-    def __init__(self, slots: Mapping[int, Placed], nbytes: int) -> None:
+    def __init__(self, slots: Mapping[int, Placed], nbytes: int, data: Data) -> None:
         memory = aligned(nbytes)
         self.bytes: dict[int, Bytes] = {}
         for slot, placed in slots.items():
-            data = placed.slot.data
-            given = None if data is None else np.ascontiguousarray(data).reshape(-1).view(np.uint8)
+            array = data.pop(slot, None)
+            given = None
+            if array is not None:
+                given = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
             if given is not None and placed.in_place:
                 self.bytes[slot] = given
                 continue

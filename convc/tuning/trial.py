@@ -12,7 +12,7 @@ import numpy as np
 import ir
 from convc.backend.scratch import scratch_bytes
 from convc.model import Model, Options
-from convc.plan import Placed, Plan
+from convc.plan import Plan, in_sequence
 from convc.program import Step
 from convc.runtime.executable import Executable
 from convc.tools.accuracy import random_inputs
@@ -79,11 +79,11 @@ def alone(plan: Plan, inputs: Mapping[str, Array]) -> Plan:
         if step.algorithm in BETWEEN and ready.issuperset(step.reads):
             early.append(step)
             ready.update(step.writes)
-    constants, offset = dict(plan.constants), plan.constant_bytes
-    for number in sorted(ready - plan.constants.keys()):
-        slot = replace(program.slots[number], role="constant", data=data.get(number))
-        placed = constants[number] = Placed(slot, offset, 0, 0)
-        offset += 0 if placed.in_place else placed.nbytes
+    further = (
+        replace(program.slots[number], role="constant", data=data.get(number))
+        for number in sorted(ready - plan.constants.keys())
+    )
+    constants = {**plan.constants, **in_sequence(further, plan.constant_bytes)}
     temporaries = {n: placed for n, placed in plan.temporaries.items() if n not in ready}
     steps = tuple(step for step in plan.steps if step.algorithm not in BETWEEN)
     prepare = (*plan.prepare, *early)

@@ -12,10 +12,13 @@ import pytest
 import convc
 import ir
 from convc import images
+from convc.backend.target import target_named
 from convc.plan import Placed, Plan
+from convc.select import choices
 from convc.tools import show_plot
 from convc.tools.check import check_nodes
 from convc.tools.compile import compile_object
+from convc.tools.table import seconds
 from tests.cli.commands import status
 from tests.test_aot import needs_cc, run_in_c
 from tests.test_images import (
@@ -255,6 +258,9 @@ def test_show_says_what_runs_for_each_image(
     for stage in ("plan", "algorithms"):
         whole = said(capsys, "show", model, "--at", stage, "--no-by-image")
         assert "image" not in whole and "3 x" not in whole
+    made = choices(improved(large()), target_named(), by_image=True)
+    predicted = sum(each.chosen.cost * (each.piece.images or 1) for each in made)
+    assert seconds(predicted) in said(capsys, "show", model, "--at", "passes", "--no-diff")
     loops = said(capsys, "show", model, "--at", "loops")
     assert "i0 " in loops and loops.count("kernel max_pool(") == 1
 

@@ -50,7 +50,8 @@ def _figures(graph: ir.Graph, options: Options) -> tuple[str, ...]:
 def _predicted(graph: ir.Graph, options: Options) -> float | None:
     """Seconds of the graph with composite ops written out; None where nothing computes an op."""
     try:
-        made = choices(ir.expand(graph), options.target, options.accuracy)
-        return sum(choice.chosen.cost for choice in made)
+        how = ir.expand(graph), options.target, options.accuracy
+        made = choices(*how, by_image=options.by_image)
+        return sum(choice.chosen.cost * (choice.piece.images or 1) for choice in made)
     except AlgorithmError:
         return None

@@ -295,14 +295,15 @@ def register_tile(
     choice = RegisterTile((1,) * len(pixels), 1, 0.0)
     for b in range(1, min(blocks, deepest) + 1):
         most = (target.registers - b - 2) // b
+        across = segments(blocks, b)
         for shape in _pixel_tiles(pixels, most):
-            cuts = [segments(n, w) for n, w in zip((*pixels, blocks), (*shape, b), strict=True)]
-            cycles = sum(
-                prod(trips for _, trips, _ in combination)
-                * _tile_cycles(prod(w for *_, w in combination[:-1]), combination[-1][2])
-                for combination in product(*cuts)
-            )
-            bodies = prod(map(len, cuts))
+            cuts = [segments(n, w) for n, w in zip(pixels, shape, strict=True)]
+            cycles = 0.0
+            for cut in product(*cuts):
+                times, wide = prod(trips for _, trips, _ in cut), prod(w for *_, w in cut)
+                for _, trips, deep in across:
+                    cycles += times * trips * _tile_cycles(wide, deep)
+            bodies = prod(map(len, cuts)) * len(across)
             rank = (cycles * (1 + 0.01 * bodies), bodies)
             if rank < best:
                 best, choice = rank, RegisterTile(shape, b, cycles)

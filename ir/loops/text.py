@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 from ir.loops.nodes import (
     Call,
     Clamped,
@@ -28,25 +26,27 @@ def to_text(kernel: Kernel) -> str:
         f"{'out' if p.writable else 'in'} {p.name}: {p.dtype}{_shape(p.shape)}"
         for p in kernel.params
     )
-    return "\n".join([f"kernel {kernel.name}({params}) {{", *_block(kernel.body, "  "), "}"])
+    lines = [f"kernel {kernel.name}({params}) {{"]
+    _write(lines, kernel.body, "  ")
+    return "\n".join([*lines, "}"])
 
 
 def _shape(shape: tuple[int, ...]) -> str:
     return f"[{', '.join(map(str, shape))}]"
 
 
-def _block(body: tuple[Stmt, ...], indent: str) -> Iterator[str]:
+def _write(lines: list[str], body: tuple[Stmt, ...], indent: str) -> None:
     for stmt in body:
         if isinstance(stmt, Store):
-            yield f"{indent}{expression(stmt.target)} = {expression(stmt.value)}"
+            lines.append(f"{indent}{expression(stmt.target)} = {expression(stmt.value)}")
         elif isinstance(stmt, Prefetch):
-            yield f"{indent}prefetch {expression(stmt.place)}"
+            lines.append(f"{indent}prefetch {expression(stmt.place)}")
         elif isinstance(stmt, Local):
-            yield f"{indent}local {stmt.name}: {stmt.dtype}{_shape(stmt.shape)}"
+            lines.append(f"{indent}local {stmt.name}: {stmt.dtype}{_shape(stmt.shape)}")
         else:
-            yield indent + _header(stmt)
-            yield from _block(stmt.body, indent + "  ")
-            yield indent + "}"
+            lines.append(indent + _header(stmt))
+            _write(lines, stmt.body, indent + "  ")
+            lines.append(indent + "}")
 
 
 def _header(stmt: Loop | Guard) -> str:
@@ -57,17 +57,15 @@ def _header(stmt: Loop | Guard) -> str:
 
 def expression(expr: Expr) -> str:
     """One expression, fully parenthesised by its calls."""
+    if isinstance(expr, Load):
+        return f"{expr.buffer}[{', '.join([_subscript(each) for each in expr.index])}]"
     if isinstance(expr, Const):
         return f"{expr.value!r}:{expr.dtype}"
-    if isinstance(expr, Load):
-        return f"{expr.buffer}[{_subscripts(expr.index)}]"
     if isinstance(expr, Call):
-        return f"{expr.function}({', '.join(expression(arg) for arg in expr.args)})"
+        return f"{expr.function}({', '.join([expression(arg) for arg in expr.args])})"
     assert isinstance(expr, Position)
     return f"#({expr.index})"
 
 
-def _subscripts(index: tuple[Subscript, ...]) -> str:
-    return ", ".join(
-        f"clamp({expression(i.value)})" if isinstance(i, Clamped) else str(i) for i in index
-    )
+def _subscript(index: Subscript) -> str:
+    return f"clamp({expression(index.value)})" if isinstance(index, Clamped) else str(index)

@@ -95,7 +95,6 @@ class Separable:
             f"{self.terms} products of lines are no less work than the kernel":
                 self.terms > 1 and self.terms * sum(weights.shape[2:]) >= prod(weights.shape[2:]),
             "the tensor is empty": 0 in (*site.shape(0)[1:], *weights.shape, *site.result[1:]),
-            "the weights are not finite": not np.isfinite(weights).all(),
         }
         found = next((reason for reason, holds in reasons.items() if holds), None)
         return found or self._rank_reason(weights, site.dtype)
@@ -105,6 +104,8 @@ class Separable:
         allowed = RANK_ONE[dtype] if self.terms == 1 else APPROXIMATE
         every = weights.reshape(-1, *weights.shape[2:])
         for some in (every[:SAMPLE], every):
+            if not np.isfinite(some).all():
+                return "the weights are not finite"
             rest = beyond(some.astype(np.float64), self.terms)
             if rest > allowed:
                 return (

@@ -14,13 +14,15 @@ Pair = tuple[str, str]
 """A node and an algorithm, by their names."""
 
 
-def to_give_up(choices: Sequence[Choice], plan: Plan, memory: int) -> set[Pair]:
-    """Choices to go without so that the plan comes nearer to ``memory`` bytes; none if it fits.
+def to_give_up(choices: Sequence[Choice], plan: Plan, memory: int, threads: int) -> set[Pair]:
+    """Choices to go without so that the plan, run on ``threads``, comes nearer to ``memory`` bytes;
+    none if it fits.
 
     Those that lose the least time for each byte that their prepared weights take beyond the
     weights as given. Raises ``CapacityError`` where no choice takes more than it has to.
     """
-    excess = plan.resident_bytes - memory
+    kept = plan.kept_bytes(threads)
+    excess = kept - memory
     if excess <= 0:
         return set()
     larger = _beyond_weights(plan)
@@ -36,11 +38,10 @@ def to_give_up(choices: Sequence[Choice], plan: Plan, memory: int) -> set[Pair]:
             excess -= larger[name]
             given_up.add((name, algorithms[name]))
     if not given_up:
+        weights = sum(part.constant_bytes + part.given_bytes for part in plan.parts)
         raise CapacityError(
-            f"memory={memory}: the program keeps {plan.resident_bytes:,} bytes (weights "
-            f"{sum(part.constant_bytes for part in plan.parts):,}, intermediate results "
-            f"{sum(part.arena_bytes for part in plan.parts):,}), and no other algorithms take "
-            "less; allow more"
+            f"memory={memory}: the program keeps {kept:,} bytes (weights {weights:,}, intermediate "
+            f"results {kept - weights:,}), and no other algorithms take less; allow more"
         )
     return given_up
 

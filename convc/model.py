@@ -165,7 +165,9 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
         chosen = {choice.node.name: choice.chosen.algorithm for choice in made}
         programs = (Lowering(part.graph, chosen, options.target).program() for part in parts)
         planned = plan(linked(improved, zip(parts, programs, strict=True)))
-        more = to_give_up(made, planned, options.memory) if options.memory is not None else set()
+        if options.memory is None:
+            break
+        more = to_give_up(made, planned, options.memory, options.threads)
         if not more:
             break
         given_up |= more

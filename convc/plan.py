@@ -112,6 +112,14 @@ class Plan:
         """What is kept between runs: the constants, and the arenas of one thread."""
         return sum(p.constant_bytes + p.given_bytes + p.arena_bytes for p in self.parts)
 
+    def kept_bytes(self, threads: int) -> int:
+        """``resident_bytes`` where so many threads have images, and arenas for them, of their
+        own."""
+        if self.images is None or self.program.images is None:
+            return self.resident_bytes
+        more = threads - 1 if threads <= self.program.images.count else 0
+        return self.resident_bytes + more * self.images.arena_bytes
+
     @property
     def live_bytes(self) -> int:
         """The most bytes alive at any one step: a lower bound for any arena."""

@@ -19,6 +19,7 @@ from convc.tools import show_plot
 from convc.tools.check import check_nodes
 from convc.tools.compile import compile_object
 from convc.tools.table import seconds
+from convc.zoo import build
 from tests.cli.commands import status
 from tests.test_aot import needs_cc, run_in_c
 from tests.test_images import (
@@ -34,6 +35,7 @@ from tests.test_images import (
     places,
     planned,
     residual,
+    shared,  # noqa: F401, a fixture of all these tests too
 )
 from tests.test_plan import check_memory
 
@@ -173,14 +175,10 @@ def front(graph: ir.Graph) -> tuple[set[str], set[str]]:
     return first, {node.name for node in tail.graph.nodes}
 
 
-def network(name: str, batch: int = 8) -> ir.Graph:
-    return convc.zoo.build(name, batch)
-
-
 @pytest.mark.parametrize("name", ["vgg16", "resnet50"])
 def test_what_reads_big_weights_stays_whole(name: str) -> None:
-    graph = improved(network(name))
-    by_image, whole = front(network(name))
+    graph = improved(build(name, 8))
+    by_image, whole = front(build(name, 8))
     assert len(by_image) > len(graph.nodes) / 2 and whole
     sizes = {
         node.name: sum(graph.types[v].static_nbytes for v in node.inputs if v in graph.weights)
@@ -191,7 +189,7 @@ def test_what_reads_big_weights_stays_whole(name: str) -> None:
 
 
 def test_small_images_and_single_ones_are_not_cut() -> None:
-    for graph in (network("lenet"), network("resnet18", 1), ir.vjp(network("lenet"), ["x"])):
+    for graph in (build("lenet", 8), build("resnet18", 1), ir.vjp(build("lenet", 8), ["x"])):
         by_image, _ = front(graph)
         assert not by_image
 
@@ -220,7 +218,7 @@ def test_what_is_saved_for_gradients_is_not_worth_a_cut() -> None:
 
 
 def test_kernels_given_as_inputs_are_not_packed_for_every_image() -> None:
-    graph = network("alexnet").weights_as_inputs()
+    graph = build("alexnet", 8).weights_as_inputs()
     by_image, _ = front(graph)
     better = improved(graph)
     read = {v for node in better.nodes if node.name in by_image for v in node.inputs}
@@ -373,11 +371,29 @@ def test_a_budget_counts_both_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs = inputs_of(graph)
     want = ir.interpret(graph, inputs, "float64")
     cut_at(2, monkeypatch)
-    most = planned(graph).resident_bytes
+    most = planned(graph).kept_bytes(2)
+    assert most == planned(graph).resident_bytes + planned(graph).parts[0].arena_bytes
     for share in (1.0, 0.8):
         model = compiled(graph, threads=2, memory=int(share * most))
         plan = model.executable().plan
-        assert len(plan.parts) == 2 and plan.resident_bytes <= share * most
+        assert len(plan.parts) == 2 and plan.kept_bytes(2) <= share * most
         near(model.run(inputs), want, 1e-4)
     with pytest.raises(convc.CapacityError, match=r"memory=1000: the program keeps [\d,]+ bytes"):
         convc.compile(graph, memory=1000)
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 8])
+def test_threads_have_arenas_where_they_have_images(
+    threads: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where there are more of them than images, all share one."""
+    cut_at(2, monkeypatch)
+    executable = compiled(residual(3), threads=threads).executable()
+    plan, memory = executable.plan, executable._context()
+    assert plan.images is not None and executable._loop is not None
+    more = plan.kept_bytes(threads) - plan.resident_bytes
+    assert more == (threads - 1 if threads <= 3 else 0) * plan.images.arena_bytes
+    assert memory._scratch.nbytes >= threads * executable._loop.scratch
+    assert (executable._loop.shared_bytes > 0) is (threads > 3)
+    own = executable._loop.scratch - executable._loop.part.kernels.scratch
+    assert (own > plan.images.arena_bytes) is (threads <= 3)

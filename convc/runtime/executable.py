@@ -107,9 +107,11 @@ class Executable:
     def _context(self) -> RunMemory:
         """Memory for one more run at a time."""
         places = 1 + len(self.plan.program.slots)
-        extra = self._loop.places if self._loop else 0
-        arena, scratch = self.plan.arena_bytes, self._code.scratch
-        memory = RunMemory(places + extra, scratch, arena, self.threads)
+        arena = self.plan.arena_bytes
+        if self._loop is not None:
+            places += self._loop.places
+            arena += self._loop.shared_bytes
+        memory = RunMemory(places, self._code.scratch, arena, self.threads)
         memory.place(self._part.constants.addresses)
         placed = self.plan.temporaries.items()
         memory.place({slot: memory.arena + each.offset for slot, each in placed})
@@ -121,7 +123,7 @@ class Executable:
         if plan.images is None:
             return None
         part = Part(plan.images, data, target, self.threads)
-        return ImageLoop(part, plan.program, self._runtime.images, self.threads)
+        return ImageLoop(part, plan, self._runtime.images, self.threads)
 
     @property
     def constants(self) -> tuple[Mapping[int, Bytes], ...]:

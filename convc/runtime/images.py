@@ -13,8 +13,8 @@ import numpy as np
 
 from convc.backend.jit import Compiled
 from convc.backend.target import ITEM_BYTES
-from convc.plan import ALIGNMENT
-from convc.program import Program, Step
+from convc.plan import ALIGNMENT, Plan
+from convc.program import Step
 from convc.runtime.part import Code, Part, Record, RunMemory
 
 ABSOLUTE, PRIVATE = -1, -2  # instead of a number of an argument (see runtime.ll)
@@ -24,10 +24,12 @@ class ImageLoop:
     """The images of a program, whose table gets further places: one for the description of what is
     run, one for each of its slots, and for each image left over one for each slot that is bound."""
 
-    def __init__(self, part: Part, outer: Program, kernel: int, threads: int) -> None:
+    def __init__(self, part: Part, whole: Plan, kernel: int, threads: int) -> None:
+        outer = whole.program
         assert outer.images
         images = self._images = replace(outer.images, program=part.plan.program)
         self.part, self._kernel, self._first = part, kernel, 1 + len(outer.slots)
+        self._behind = whole.arena_bytes
         self._alone = images.count - images.count % threads
         self._code = Code(list(part.kernels.records()), part.kernels.scratch)
         self._strides: dict[int, int] = {}
@@ -42,8 +44,14 @@ class ImageLoop:
 
     @property
     def scratch(self) -> int:
-        """Bytes that a thread needs: a table, the scratch of kernels, an arena."""
-        return self._arena + self.part.plan.arena_bytes
+        """Bytes that a thread needs: those of kernels; a table, an arena for images of its own."""
+        own = self._arena + self.part.plan.arena_bytes
+        return own if self._alone else self.part.kernels.scratch
+
+    @property
+    def shared_bytes(self) -> int:
+        """Bytes of arena for images that all threads run together, where no thread has another."""
+        return 0 if self._alone else self.part.plan.arena_bytes
 
     def records(self) -> Iterator[Record]:
         """The images that threads have for themselves, then the steps of each that is left."""
@@ -57,10 +65,10 @@ class ImageLoop:
                 yield Record(record.kernel, places, record.tasks, record.shared)
 
     def place(self, memory: RunMemory) -> None:
-        """Tell where the description lies, the constants, and the arena of the first thread."""
+        """Tell where the description lies, the constants, the arena for images left over."""
         memory.table[self._first] = self._description.ctypes.data
         memory.place(self.part.constants.addresses, self._first + 1)
-        memory.place(self._temporaries(memory.scratch), self._first + 1)
+        memory.place(self._temporaries(self._shared(memory)), self._first + 1)
 
     def bind(self, table: ctypes.Array[ctypes.c_int64]) -> None:
         """Follow the inputs and outputs of a run to the images that are left over."""
@@ -70,7 +78,7 @@ class ImageLoop:
     def addressed(self, memory: RunMemory) -> Iterator[tuple[Step, Compiled, list[int]]]:
         """Each step for each image, in order, its code, and the addresses of its buffers."""
         kernels = self.part.kernels
-        known = self.part.constants.addresses | self._temporaries(memory.scratch)
+        known = self.part.constants.addresses | self._temporaries(self._shared(memory))
         for image in range(self._images.count):
             for inner, place in self._images.bound.items():
                 known[inner] = memory.table[1 + place] + image * self._strides[inner]
@@ -83,15 +91,19 @@ class ImageLoop:
         table = 8 * (1 + len(self.part.plan.program.slots))
         return -(-table // ALIGNMENT) * ALIGNMENT + self.part.kernels.scratch
 
-    def _temporaries(self, scratch: int) -> dict[int, int]:
+    def _shared(self, memory: RunMemory) -> int:
+        """The arena for images that are left over: that of the first thread, if it has one."""
+        return memory.scratch + self._arena if self._alone else memory.arena + self._behind
+
+    def _temporaries(self, arena: int) -> dict[int, int]:
         placed = self.part.plan.temporaries
-        return {slot: scratch + self._arena + each.offset for slot, each in placed.items()}
+        return {slot: arena + each.offset for slot, each in placed.items()}
 
     def _described(self) -> np.ndarray[tuple[int], np.dtype[np.int64]]:
         """The program, and for each of its slots: base, stride, offset."""
         slots = self.part.plan.program.slots
         records = {slot: (ABSOLUTE, 0, at) for slot, at in self.part.constants.addresses.items()}
-        records |= {slot: (PRIVATE, 0, at) for slot, at in self._temporaries(0).items()}
+        records |= {slot: (PRIVATE, 0, at) for slot, at in self._temporaries(self._arena).items()}
         for number, (slot, stride) in enumerate(self._strides.items(), 1):
             records[slot] = (number, stride, 0)
         words = [self._code.program, self._code.arguments, 1 + len(slots)]

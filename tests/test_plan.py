@@ -16,6 +16,7 @@ from convc.backend.target import available, target_named
 from convc.passes import PIPELINE, fuse_epilogues, run_passes
 from convc.plan import ALIGNMENT, Plan, plan
 from convc.program import Program, Slot, Step
+from convc.runtime import part
 from convc.runtime.executable import Executable
 from convc.runtime.threads import Pool
 from convc.train.lenet import lenet, with_loss
@@ -217,6 +218,7 @@ def test_weights_go_as_they_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
         left.append(sum(array() is not None for array in given))
 
     monkeypatch.setattr(Pool, "run", counted)
+    monkeypatch.setattr(part, "AT_ONCE", 1)
     executable = Executable(bare, target_named(None), 1, [data])
     assert left == [2, 1] and not data and not any(array() is not None for array in given)
     own = Executable(two_large(), target_named(None), 1)

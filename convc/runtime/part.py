@@ -18,6 +18,7 @@ from convc.program import Step
 from convc.runtime.memory import Bytes, aligned
 from convc.runtime.threads import pool
 
+AT_ONCE = 1 << 24  # bytes of weights that are let go together, once they are packed
 MAXIMUM_TASKS = 1 << 31  # the runtime counts them in 32 bits
 
 
@@ -97,21 +98,36 @@ class Part:
         return kernels
 
     def _prepare(self, data: Data, kernels: Kernels, threads: int) -> None:
-        """Run, once, the steps that derive constants from others; let go of what was needed for
-        that as soon as it is not."""
+        """Run, once, the steps that derive constants from others; let go of what only they need
+        meanwhile."""
         plan = self.plan
         places = 1 + len(plan.program.slots)
         memory = RunMemory(places, kernels.scratch, plan.arena_bytes, threads)
         memory.place(self.constants.addresses)
         passing = Constants(plan.passing, plan.passing_bytes, data)
         memory.place(passing.addresses)
-        last = {slot: step for step in plan.prepare for slot in step.slots}
-        for step, record in zip(plan.prepare, kernels.records(), strict=True):
-            code = Code([record], kernels.scratch)
+        records = list(kernels.records())
+        for together, needed in _batches(plan.prepare, passing.bytes):
+            code = Code(records[together], kernels.scratch)
             pool().run(code.program, code.arguments, memory.address, memory.sync, threads)
-            for slot in step.slots:
-                if last[slot] is step:
-                    passing.bytes.pop(slot, None)
+            for slot in needed:
+                del passing.bytes[slot]
+
+
+def _batches(
+    steps: Sequence[Step], passing: Mapping[int, Bytes]
+) -> Iterator[tuple[slice, list[int]]]:
+    """Steps to run together, as it takes time to wake threads, with the slots that no later step
+    needs: not many more bytes than are let go at once."""
+    last = {slot: number for number, step in enumerate(steps) for slot in step.slots}
+    start, nbytes, needed = 0, 0, list[int]()
+    for number, step in enumerate(steps):
+        own = [slot for slot in step.slots if last[slot] == number and slot in passing]
+        nbytes += sum(passing[slot].size for slot in own)
+        needed += own
+        if nbytes >= AT_ONCE or step is steps[-1]:
+            yield slice(start, number + 1), needed
+            start, nbytes, needed = number + 1, 0, []
 
 
 class RunMemory:

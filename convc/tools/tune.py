@@ -47,6 +47,7 @@ class Line:
     """One node: the algorithm chosen by prediction alone, and the one chosen now.
 
     ``predicted`` and ``measured`` are seconds of the latter, ``speedup`` compares measured ones.
+    ``images``: how often it runs, where it runs for one image after the other, which times are of.
     """
 
     node: str
@@ -56,6 +57,7 @@ class Line:
     predicted: float
     measured: float | None
     measured_before: float | None
+    images: int | None = None
 
     @property
     def speedup(self) -> float | None:
@@ -67,7 +69,8 @@ class Line:
         """As text, in the order of ``HEADER``."""
         taken = "-" if self.measured is None else seconds(self.measured)
         gain = "-" if self.speedup is None else f"{self.speedup:.2f}x"
-        return (self.node, self.op, self.before, self.after, seconds(self.predicted), taken, gain)
+        op = f"{self.images} x {self.op}" if self.images else self.op
+        return (self.node, op, self.before, self.after, seconds(self.predicted), taken, gain)
 
 
 def add_parser(subparsers: arguments.Subparsers) -> None:
@@ -177,7 +180,7 @@ def _lines(graph: ir.Graph, options: Options, forced: Mapping[str, str]) -> Iter
             yield Line(
                 new.node.name, arguments.op_label(new.node.op), old.chosen.algorithm.name,
                 chosen.algorithm.name, chosen.seconds, chosen.measured,
-                _measured(new, old.chosen.algorithm.name),
+                _measured(new, old.chosen.algorithm.name), new.piece.images,
             )  # fmt: skip
 
 
@@ -201,8 +204,12 @@ def _text(lines: Sequence[Line], outcome: Outcome, store: Database) -> str:
         "",
         "before: by prediction alone, which is for one thread. measured: the op alone, without "
         "conversions\nof layouts, which count in the choice; so a speed-up can be below 1.",
-        _total(lines),
     ]
+    images = next((line.images for line in lines if line.images), None)
+    if images:
+        parts.append(f"{images} x: for one image of a batch after the other; times are of one, but "
+                     "for the sum.")  # fmt: skip
+    parts.append(_total(lines))
     if outcome.left:
         parts.append(f"no time left for: {', '.join(outcome.left)} (run again, or --budget)")
     parts += [f"WRONG: node '{node}': {name} differs from float64 by more than it promises"
@@ -211,8 +218,11 @@ def _text(lines: Sequence[Line], outcome: Outcome, store: Database) -> str:
 
 
 def _total(lines: Sequence[Line]) -> str:
-    both = [(line.measured_before, line.measured) for line in lines]
-    known = [(old, new) for old, new in both if old is not None and new is not None]
+    known = [
+        (line.measured_before * (line.images or 1), line.measured * (line.images or 1))
+        for line in lines
+        if line.measured_before is not None and line.measured is not None
+    ]
     old, new = (sum(times) for times in zip(*known, strict=True)) if known else (0.0, 0.0)
     gain = f", {old / new:.2f}x" if new else ""
     return f"together: {seconds(old)} before, {seconds(new)} after{gain}"

@@ -9,7 +9,7 @@ from math import isfinite
 import ir
 from convc.algorithms import Algorithm, Site, Wish
 from convc.backend.target import Target
-from convc.cost import stream_bytes
+from convc.cost import L3, stream_bytes
 from convc.errors import AlgorithmError
 from convc.images import Piece, pieces
 from convc.plugins import algorithms
@@ -180,9 +180,9 @@ class _Place:
 
 
 def conversion_seconds(type: ir.TensorType) -> float:
-    """Reading and writing every element once; writes overlap with reads."""
+    """Reading and writing every element once; in caches, writes overlap with reads."""
     nbytes = 2 * type.static_nbytes
-    return nbytes / (1.7 * stream_bytes(nbytes))
+    return nbytes / ((1.7 if nbytes < L3 else 1.15) * stream_bytes(nbytes))
 
 
 def _unless_given_up(

@@ -19,6 +19,7 @@ from ir.loops import Affine
 from ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 
 ConvolutionOp = Conv | ConvInputGrad | ConvWeightGrad
+TAPS = 12  # of a depthwise weight gradient, that are summed at once
 
 
 @dataclass(frozen=True)
@@ -99,3 +100,10 @@ def halo(lines: Sequence[Lines], extents: Sequence[int]) -> Pads:
         high = max((last - n + 1 for _, last in ends), default=0)
         pads.append((max(low, 0), max(high, 0)))
     return tuple(pads)
+
+
+def tap_tile(lines: Lines) -> tuple[tuple[str, int], ...]:
+    """Of the taps m0, m1, ... of a depthwise weight gradient, those that are summed at once, each
+    in a register: as many as there are, for every pass reads the images again."""
+    last, wide = len(lines) - 1, min(lines[-1].taps, TAPS)
+    return (*([(f"m{last - 1}", max(1, TAPS // wide))] if last else []), (f"m{last}", wide))

@@ -16,7 +16,7 @@ from ir.loops.nodes import Scalar
 if TYPE_CHECKING:
     from convc.lowering import Lowering
 
-UNPACKING = 1.5  # cycles for each weight, transposed in registers
+UNPACKING = 1.0  # cycles for each weight, transposed in registers
 
 
 def packed_room(site: Site, into: Lowering) -> tuple[Stored, tuple[int, ...]]:

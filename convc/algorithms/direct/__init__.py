@@ -18,7 +18,7 @@ from convc.algorithms.direct import channels, depthwise, planes, spatial, weight
 from convc.algorithms.direct.channels import Channels
 from convc.algorithms.epilogue import Epilogue
 from convc.algorithms.unpack import UNPACKING, packed_room, unpack
-from convc.cost import CLOCK, UNITS, slowness, stream_bytes
+from convc.cost import CLOCK, L2, UNITS, slowness, stream_bytes
 from convc.layout import zero_halo
 from convc.schedule import register_tile
 from ir.loops import Kernel, KernelBuilder
@@ -29,8 +29,10 @@ if TYPE_CHECKING:
     from convc.program import Stored
 
 PLAIN_FORMS = ("spatial", "planes")
+COPIED = 20  # cycles to copy a row of a plane
 ROW = 30  # cycles to begin and end a short row of vectors
 TRANSPOSE = 50  # cycles to transpose a square of vectors and store it
+SEEN = 0.7  # of the time of fetching, what products do not hide
 Form = Literal["channels", "depthwise", "spatial", "planes"]
 
 
@@ -68,11 +70,17 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
     weight_gradient = isinstance(site.op, ConvWeightGrad)
     products = prod(shape.result) * shape.weights[1] * prod(shape.weights[2:]) / site.lanes
     if form == "channels" and weight_gradient:
-        cycles = products / UNITS * 1.1 + UNPACKING * prod(shape.weights)
+        cycles = products / UNITS + UNPACKING * prod(shape.weights)
+        cycles += SEEN * CLOCK * _weight_gradient_fetch(shape, site)
     elif form == "channels":
         cycles = _tile_cycles(shape, site)
     elif form == "depthwise":
         return _depthwise_seconds(shape, site, products)
+    elif form == "planes" and weight_gradient:
+        (lines,) = shape.lines()
+        filled = -(-lines[-1].count // site.lanes) * site.lanes / max(lines[-1].count, 1)
+        cycles = products * filled / UNITS * (1.3 if lines[-1].input[1] == 1 else 3.0)
+        cycles += prod(shape.image[:-1]) * COPIED
     else:
         lines = shape.lines()[0]
         unit = lines[-1].input[1] == 1
@@ -88,6 +96,17 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
     return max(cycles / CLOCK, moved / stream_bytes(moved), weights / stream_bytes(weights))
 
 
+def _weight_gradient_fetch(shape: Convolution, site: Site) -> float:
+    """Seconds of reading the image for every two vectors of output channels; and the upstream
+    gradient, in those channels, for every block of the image's, unless it stays in the cache."""
+    itemsize, vectors = site.outputs[0].dtype.itemsize, -(-shape.out // site.lanes)
+    image, result = (prod(s) * itemsize for s in (shape.image, shape.result))
+    slab = 2 * result // (vectors * shape.op.groups)
+    again = 1 if slab <= L2 else -(-shape.inner // site.lanes)
+    seconds = image * -(-vectors // 2) / stream_bytes(image)
+    return seconds + result * again / stream_bytes(result)
+
+
 def _depthwise_seconds(shape: Convolution, site: Site, products: float) -> float:
     """With whole vectors of channels; the weight gradient reads both images for every few taps."""
     channels = shape.weights[0]
@@ -96,7 +115,8 @@ def _depthwise_seconds(shape: Convolution, site: Site, products: float) -> float
     moved = (prod(shape.image) + prod(shape.result)) * site.outputs[0].dtype.itemsize * filled
     passes = 1
     if isinstance(site.op, ConvWeightGrad):
-        passes = prod(shape.weights[2:-1]) * -(-shape.weights[-1] // depthwise.PIXELS)
+        cycles *= 1.3  # vectors of both images for each product
+        passes = -(-prod(shape.weights[2:]) // geometry.TAPS)
     plane = moved * site.lanes / (channels * filled)  # what is read again and again
     return max(cycles / CLOCK, moved / stream_bytes(moved), moved * passes / stream_bytes(plane))
 
@@ -148,8 +168,7 @@ class Direct:
         alone = form_of(shape, site.lanes) == "depthwise"
         pads = geometry.halo(shape.lines(), shape.read[2:])
         nbytes = planes.plane_bytes(shape.read, pads, site.outputs[0].dtype.itemsize)
-        small = nbytes <= planes.LARGEST and not isinstance(site.op, ConvWeightGrad)
-        return "planes" if alone and small else "spatial"
+        return "planes" if alone and nbytes <= planes.LARGEST else "spatial"
 
     def supports(self, site: Site) -> str | None:
         if not isinstance(site.op, OPS):
@@ -270,10 +289,15 @@ def _lower_weight_gradient(site: Site, shape: Convolution, form: Form, into: Low
         weight_gradient.weight_gradient(k, g, x, dw, groups, lines, site.target)
         into.run(k.build(), upstream, source, room)
         unpack(site, room, into)
+        return
+    result = into.write()
+    dw = k.write("dw", site.dtype, shape.weights)
+    if form == "planes":
+        halo = geometry.halo(shape.lines(), shape.read[2:])
+        planes.weight_gradient(k, g, x, dw, lines, halo, site.lanes)
     else:
-        result = into.write()
-        depthwise.weight_gradient(k, g, x, k.write("dw", site.dtype, shape.weights), lines)
-        into.run(k.build(), upstream, source, result)
+        depthwise.weight_gradient(k, g, x, dw, lines)
+    into.run(k.build(), upstream, source, result)
 
 
 def _lower_partial_sums(site: Site, shape: Convolution, into: Lowering) -> None:

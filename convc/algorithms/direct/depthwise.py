@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convc.algorithms.epilogue import Step
-from convc.algorithms.geometry import Lines
+from convc.algorithms.geometry import Lines, tap_tile
 from convc.layout import Image
 from convc.schedule import Nest, Point, Schedule, Segment, lower, segments
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder
@@ -96,7 +96,6 @@ def weight_gradient(k: KernelBuilder, g: Image, x: Image, dw: Buffer, lines: Lin
 
         axes = {"c": count, **{t: li.taps for t, li in zip(taps, lines, strict=True)}, "v": width}
         nest = Nest(g.buffer.dtype, axes, store, update, (box,) if g.shape[0] else ())
-        tile = ((taps[-1], min(lines[-1].taps, PIXELS)),)
-        lower(k, nest, Schedule(("c", *taps[:-1]), tile, ("v", width)))
+        lower(k, nest, Schedule(("c",), tap_tile(lines), ("v", width)))
 
 

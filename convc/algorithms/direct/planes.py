@@ -10,12 +10,12 @@ from contextlib import ExitStack
 from math import prod
 
 from convc.algorithms.epilogue import Step
-from convc.algorithms.geometry import Lines
+from convc.algorithms.geometry import Lines, tap_tile
 from convc.layout import Image, Layout, Pads, zero_border
 from convc.schedule import Nest, Point, Schedule, Segment, lower, segments
 from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import fma
-from ir.loops.nodes import Expr, Index
+from ir.loops.nodes import Expr, Index, Load
 
 LARGEST = 512 * 1024  # bytes of a plane that the cache keeps
 
@@ -45,6 +45,69 @@ def correlate(
         for each in lines:
             for vectors in segments(each[-1].count, lanes):
                 _correlate(k, plane, w, y, (n, c), each, finish, vectors)
+
+
+def weight_gradient(
+    k: KernelBuilder, g: Image, x: Image, dw: Buffer, lines: Lines, halo: Pads, lanes: int
+) -> None:
+    """Append ``dw[c, 0, m] = sum over n, q of g[n, c, q] * x[n, c, q*s + m*d - lo]``.
+
+    A task sums up one channel, in each lane of the vectors of a row, and then the lanes.
+    """
+    shape, dtype = (1, 1, *x.shape[2:]), dw.dtype
+    layout, cuts = Layout(1, halo), segments(lines[-1].count, lanes)
+    taps = {f"m{axis}": line.taps for axis, line in enumerate(lines)}
+    with k.loop("c", x.shape[1], "parallel") as c:
+        plane = Image(k.local("plane", dtype, layout.physical(shape)), layout, shape)
+        zero_border(k, plane, (0, 0))
+        sums = k.local("sums", dtype, (*taps.values(), sum(width for *_, width in cuts)))
+        zero = k.constant(0, dtype)
+        clear = Nest(dtype, {**taps, "l": sums.shape[-1]},
+                     lambda p, _: (sums[(*(p[m] for m in taps), p["l"])], zero))  # fmt: skip
+        lower(k, clear, Schedule())
+        with k.loop("n", x.shape[0]) as n:
+            _copy(k, x, plane, (n, c), lanes)
+            lane = 0
+            for vectors in cuts:
+                _correlate_rows(k, g, plane, sums, (n, c), lines, vectors, lane)
+                lane += vectors[2]
+
+        def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
+            return dw[(c, 0, *(p[m] for m in taps))], acc
+
+        def update(p: Point, acc: Expr) -> Expr:
+            return acc + sums[(*(p[m] for m in taps), p["l"])]
+
+        nest = Nest(dtype, taps, store, update, ({"l": range(sums.shape[-1])},))
+        lower(k, nest, Schedule((), tap_tile(lines)))
+
+
+def _correlate_rows(
+    k: KernelBuilder,
+    g: Image,
+    plane: Image,
+    sums: Buffer,
+    at: tuple[Affine, Affine],
+    lines: Lines,
+    vectors: Segment,
+    lane: int,
+) -> None:
+    """Add one cut of the rows of a plane to the sums, from a lane on."""
+    first, count, width = vectors
+    taps = {f"m{axis}": line.taps for axis, line in enumerate(lines)}
+
+    def update(p: Point, acc: Expr) -> Expr:
+        here = [*(p[f"q{a}"] for a in range(len(lines) - 1)), p["u"] * width + p["v"] + first]
+        cells = (li.in_at(q, p[m]) for li, q, m in zip(lines, here, taps, strict=True))
+        return fma(plane[(0, 0, *cells, 0)], g[(*at, *here, 0)], acc)
+
+    def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
+        place = sums[(*(p[m] for m in taps), p["v"] + lane)]
+        return place, place + acc
+
+    box = {f"q{a}": range(line.count) for a, line in enumerate(lines[:-1])} | {"u": range(count)}
+    nest = Nest(sums.dtype, {**taps, "v": width}, store, update, (box,))
+    lower(k, nest, Schedule((), tap_tile(lines), ("v", width)))
 
 
 def _copy(

@@ -148,4 +148,4 @@ def _weight_gradient_cycles(shape: Convolution, site: Site) -> float:
     best = register_tile(site.target, (outs,), -(-channels * taps // site.lanes))
     pieces = channels * taps / shape.weights[-1] * -(-shape.weights[-1] // site.lanes)
     chunks = shape.op.groups * -(-shape.out // outs) * shape.inner / channels
-    return chunks * prod(shape.result[2:]) * (1.1 * best.cycles + 2.5 * pieces)
+    return chunks * prod(shape.result[2:]) * (0.95 * best.cycles + 2.2 * pieces)

@@ -39,14 +39,18 @@ def measure(
 
     Each round gives each contender a block of about ``block`` seconds of calls, after some calls
     that are not counted. ``pause`` seconds before each block let the threads of the contender
-    before fall asleep: as long as they spin they take processors from this one.
+    before fall asleep: as long as they spin they take processors from this one; then for half as
+    long calls are not counted either, for the system to spread its own threads over processors.
     """
     counts = {name: max(1, int(block / _once(call, pause))) for name, call in calls.items()}
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             time.sleep(pause)
+            awake = time.perf_counter() + pause / 2
             for _ in range(1 + counts[name] // 4):
+                call()
+            while time.perf_counter() < awake:
                 call()
             for _ in range(counts[name]):
                 start = time.perf_counter()

@@ -227,6 +227,15 @@ def test_weights_go_as_they_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
             np.testing.assert_array_equal(packed, other[slot])
 
 
+def test_a_weight_that_a_step_reads_twice_goes_once() -> None:
+    b = ir.Builder("power")
+    x, w = b.input("x", "f32[6, 4]"), b.weight("w", weights(np.random.default_rng(0), 6, 6))
+    b.output("y", b.matmul(b.matmul(w, w), x))
+    graph, given = b.build(), {"x": np.eye(6, 4, dtype=np.float32)}
+    (got,) = convc.compile(graph, threads=2, passes=()).run(given).values()
+    np.testing.assert_allclose(got, ir.interpret(graph, given)["y"], atol=1e-5)
+
+
 def test_a_whole_graph_of_constants_still_writes_its_outputs() -> None:
     b = ir.Builder("constants")
     w = b.weight("w", np.arange(6, dtype=np.float32).reshape(2, 3))

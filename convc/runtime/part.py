@@ -102,7 +102,7 @@ class Part:
         meanwhile."""
         plan = self.plan
         places = 1 + len(plan.program.slots)
-        memory = RunMemory(places, kernels.scratch, plan.arena_bytes, threads)
+        memory = RunMemory(places, kernels.scratch, 0, threads)  # all results are constants
         memory.place(self.constants.addresses)
         passing = Constants(plan.passing, plan.passing_bytes, data)
         memory.place(passing.addresses)
@@ -122,7 +122,7 @@ def _batches(
     last = {slot: number for number, step in enumerate(steps) for slot in step.slots}
     start, nbytes, needed = 0, 0, list[int]()
     for number, step in enumerate(steps):
-        own = [slot for slot in step.slots if last[slot] == number and slot in passing]
+        own = [slot for slot in {*step.slots} if last[slot] == number and slot in passing]
         nbytes += sum(passing[slot].size for slot in own)
         needed += own
         if nbytes >= AT_ONCE or step is steps[-1]:

@@ -169,6 +169,10 @@ REGRESSIONS = {
         " parallel j in 1..2 { parallel i in 2..4 { local a: f32[1] a[0] = x[i + j] y[i] = a[0] } }"
         " parallel i in 4..6 { for j in 0..2 { y[i + 2*j] = x[i - j] } } }"
     ),
+    "a nest without tasks, after others": parse(
+        "kernel k(in x: f32[8], out y: f32[8]) {"
+        " parallel i in 0..8 { y[i] = x[i] } parallel i in 0..4 { } }"
+    ),
     "vectors of one name and two widths": task(
         "vector v in 0..3 { y[v] = x[v] } vector v in 0..8 { y[v] = x[v] }"
     ),

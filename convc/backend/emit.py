@@ -88,7 +88,7 @@ class _Emitter(Addresses):
             self.bases[param.name] = self.builder.load(slot, typ=POINTER)
         self._start_body("start")
         left = self.kernel.tasks
-        for each, alike in groupby(self.kernel.body, task_count):
+        for each, alike in groupby(filter(task_count, self.kernel.body), task_count):
             nests = tuple(alike)
             rest = left - each * len(nests)
             later = self._later(begin, rest, left), self._later(end, rest, left)

@@ -150,7 +150,7 @@ class Tiling:
         return tuple(pads)
 
     def block(self, itemsize: int) -> tuple[int, ...]:
-        """Tiles that are transformed together: those that take the least time to fetch.
+        """Tiles that are transformed together: as many as take the least time in all.
 
         Every block reads all transformed weights; and for every pair of output blocks, its own
         transformed tiles again, from a slower cache the more there are of them.

@@ -75,7 +75,7 @@ def tune(
     store = store or database()
     improved = optimised(graph, options.passes)
     deadline = clock() + budget_seconds
-    tuner = _Tuner(improved, options, store, progress, lambda: clock() >= deadline)
+    tuner = _Tuner(options, store, progress, lambda: clock() >= deadline)
     known = {} if again else store.times(tuner.context)
     todo = jobs(improved, options, renamed(dict(options.algorithms), graph, improved), only)
     for number, job in enumerate(todo):
@@ -109,10 +109,9 @@ class _Tuner:
     """Measures one job after the other."""
 
     def __init__(
-        self, graph: ir.Graph, options: Options, store: Database, progress: Event | None,
-        late: Callable[[], bool],
-    ) -> None:  # fmt: skip
-        self.graph, self.options, self.store = graph, options, store
+        self, options: Options, store: Database, progress: Event | None, late: Callable[[], bool]
+    ) -> None:
+        self.options, self.store = options, store
         self.progress, self.late = progress, late
         self.context = Context.of(options.target, options.threads)
         self.outcome = Outcome()

@@ -99,7 +99,7 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
 def _weight_gradient_fetch(shape: Convolution, site: Site) -> float:
     """Seconds of reading the image for every two vectors of output channels; and the upstream
     gradient, in those channels, for every block of the image's, unless it stays in the cache."""
-    itemsize, vectors = site.outputs[0].dtype.itemsize, -(-shape.out // site.lanes)
+    itemsize, vectors = site.outputs[0].dtype.itemsize, max(-(-shape.out // site.lanes), 1)
     image, result = (prod(s) * itemsize for s in (shape.image, shape.result))
     slab = 2 * result // (vectors * shape.op.groups)
     again = 1 if slab <= L2 else -(-shape.inner // site.lanes)

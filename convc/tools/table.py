@@ -30,7 +30,7 @@ def pairs(items: Iterable[tuple[str, object]], indent: str = "  ") -> str:
 def seconds(value: float) -> str:
     """A time in its natural unit: ``12.3 us``."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("us", 1e-6)):
-        if value >= size:
+        if value >= 0.9995 * size:  # as it is rounded
             return f"{value / size:.3g} {unit}"
     return f"{value * 1e9:.3g} ns"
 
@@ -38,7 +38,7 @@ def seconds(value: float) -> str:
 def nbytes(value: float) -> str:
     """A size in its natural unit: ``1.5 MiB``."""
     for unit, size in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if value >= size:
+        if value >= (1 - 0.5 / 1024) * size:  # as it is rounded
             return f"{value / size:.4g} {unit}"
     return f"{value:.0f} B"
 

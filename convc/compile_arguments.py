@@ -41,6 +41,12 @@ def check_memory(memory: object) -> None:
         raise InputError(f"memory={described(memory)}: {hint}")
 
 
+def check_by_image(by_image: object) -> None:
+    """InputError unless it is True or False."""
+    if not isinstance(by_image, bool):
+        raise InputError(f"by_image={described(by_image)}: give True or False")
+
+
 def check_algorithms(algorithms: object) -> None:
     """InputError unless it is None or maps names to names."""
     hint = 'give node names with algorithm names, as in {"conv1": "winograd"}'

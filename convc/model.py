@@ -22,6 +22,7 @@ from convc.backend.target import Target, check_runnable, target_named
 from convc.budget import Pair, to_give_up
 from convc.compile_arguments import (
     check_algorithms,
+    check_by_image,
     check_graph,
     check_memory,
     check_passes,
@@ -110,6 +111,7 @@ def compile(
     check_names(graph, algorithms or {})
     check_passes(passes)
     check_memory(memory)
+    check_by_image(by_image)
     chosen = target_named(target)
     check_runnable(chosen)
     budget = _budget(tune)

@@ -54,6 +54,7 @@ def test_compile_takes_a_graph(graph: Any, hint: str) -> None:
         ({"algorithms": {"scale": print}}, "algorithms has 'scale': a value of type builtin"),
         ({"passes": optimised}, "passes=a value of type function: give a sequence"),
         ({"passes": [None]}, r"passes\[0\] is None"),
+        ({"by_image": "no"}, "by_image='no': give True or False"),
     ],
 )
 def test_compile_refuses_arguments_of_a_wrong_kind(arguments: dict[str, Any], message: str) -> None:

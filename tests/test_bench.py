@@ -83,6 +83,11 @@ def test_layers_are_chosen_by_pattern(capsys):
     assert f"did you mean '{TINY}'" in refused(capsys, "bench", "--layers", TINY[:-1])
 
 
+def test_options_of_single_layers_mean_nothing_to_others(capsys):
+    for option, value in (("--directions", "g"), ("--algorithm", "direct"), ("--plot", "x.png")):
+        assert f"{option} is for single layers" in refused(capsys, "bench", "lenet", option, value)
+
+
 # ---------------------------------------------------------------- peers
 
 

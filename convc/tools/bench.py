@@ -95,6 +95,9 @@ def run(args: argparse.Namespace) -> int:
         raise Error("--layers, --ops and names are measured one by one; give one of them")
     if args.layers is not None:
         return _layers(args)
+    for option in ("directions", "algorithm", "plot"):
+        if getattr(args, option) not in (None, ["c"]):
+            raise Error(f"--{option} is for single layers; leave it out, or give --layers")
     if args.ops is not None:
         return _ops(args)
     networks = [name for name in args.names if name not in CASES]

@@ -36,10 +36,13 @@ def pieces(graph: ir.Graph, by_image: bool = True) -> tuple[Piece, ...]:
     Where it pays: first the nodes up to some place, for each image of the batch, then the others.
     """
     count = next((type.static_shape[0] for type in graph.inputs.values() if type.rank), 1)
-    cut = _Front(graph, count).best() if by_image and count > 1 else 0
+    if not by_image or count < 2:
+        return (Piece(graph),)
+    candidate = _Front(graph, count)
+    cut = candidate.best()
     if not cut:
         return (Piece(graph),)
-    singles = _singles(graph, count)[:cut]
+    singles = candidate.nodes[:cut]
     crossing = _crossing(graph, cut)
     given = {name: _of_image(type, count) for name, type in graph.inputs.items()}
     front = _part(graph, singles, given, {value: value for value in crossing})

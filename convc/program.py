@@ -92,6 +92,15 @@ class Program:
     outputs: Mapping[str, int]
     images: Images | None = None
 
+    @property
+    def strides(self) -> dict[int, int]:
+        """For each slot that ``images`` binds, how many elements lie from one image to the next."""
+        if self.images is None:
+            return {}
+        inner, bound = self.images.program.slots, self.images.bound.items()
+        sizes = ((slot, inner[slot].size, self.slots[place].size) for slot, place in bound)
+        return {slot: size if size != whole else 0 for slot, size, whole in sizes}
+
 
 @dataclass(frozen=True)
 class Images:

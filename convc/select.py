@@ -92,28 +92,17 @@ def candidates(site: Site, accuracy: str = "fast") -> Iterator[Candidate]:
         yield Candidate(algorithm, algorithm.seconds(site) if reason is None else 0.0, reason)
 
 
-def select(
-    graph: ir.Graph, target: Target, accuracy: str = "fast",
-    forced: Mapping[str, str] | None = None, measured: Times | None = None,
-) -> dict[str, Algorithm]:  # fmt: skip
-    """An algorithm for each node of a static graph, by node name.
-
-    ``forced`` maps node names to algorithm names; ``measured`` are times that take the place of
-    predictions. Raises ``AlgorithmError`` for an unknown name, for one that does not apply, and
-    for an op that no algorithm computes.
-    """
-    made = choices(graph, target, accuracy, forced, measured)
-    return {choice.node.name: choice.chosen.algorithm for choice in made}
-
-
 def choices(
     graph: ir.Graph, target: Target, accuracy: str = "fast",
     forced: Mapping[str, str] | None = None, measured: Times | None = None,
     given_up: Collection[tuple[str, str]] = (), by_image: bool = False,
 ) -> Iterator[Choice]:  # fmt: skip
-    """How ``select`` goes about it, node by node, where ``by_image`` piece by piece.
+    """The algorithm for each node of a static graph, in order; where ``by_image`` piece by piece.
 
-    ``given_up``: nodes with algorithms that they are not to use, if they can do without.
+    ``forced`` maps node names to algorithm names; ``measured`` are times that take the place of
+    predictions; ``given_up``: nodes with algorithms that they are not to use, if they can do
+    without. Raises ``AlgorithmError`` for an unknown name, for one that does not apply, and for an
+    op that no algorithm computes.
     """
     forced, measured = forced or {}, measured or {}
     check_accuracy(accuracy)

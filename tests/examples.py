@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 import ir
-from convc.algorithms import Site
-from convc.backend.target import target_named
+from convc.algorithms import Algorithm, Site
+from convc.backend.target import Target, target_named
 from convc.lowering import Lowering
 from convc.program import Program
-from convc.select import candidates, select
+from convc.select import candidates, choices
 from ir.ops.composite import Composite
 from ir.types import Array
 
@@ -56,6 +57,14 @@ def applicable(graph: ir.Graph, target: str | None = None) -> list[str]:
     """The names of the algorithms that can compute the only node of a graph."""
     site = Site.of(graph, graph.nodes[0], target_named(target))
     return [c.algorithm.name for c in candidates(site) if c.reason is None]
+
+
+def select(
+    graph: ir.Graph, target: Target, accuracy: str = "fast", **how: Any
+) -> dict[str, Algorithm]:
+    """The algorithm chosen for each node, by node name."""
+    made = choices(graph, target, accuracy, **how)
+    return {choice.node.name: choice.chosen.algorithm for choice in made}
 
 
 def program_of(graph: ir.Graph, target: str | None = None, algorithm: str | None = None) -> Program:

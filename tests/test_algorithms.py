@@ -15,11 +15,10 @@ from convc.backend.functions import EMITTERS
 from convc.backend.target import TARGETS, available, target_named
 from convc.plan import Plan
 from convc.runtime.executable import Executable
-from convc.select import select
 from ir.loops.functions import FUNCTIONS
 from ir.ops import Conv, ConvInputGrad, ConvWeightGrad, Fused, SoftmaxGrad, SquaredLoss, Sub
 from ir.types import Array
-from tests.examples import FLOATS, applicable, data, examples, graph_of, with_constants
+from tests.examples import FLOATS, applicable, data, examples, graph_of, select, with_constants
 from tests.loops_runner import as_loops, natively, run
 
 # Sums of whole numbers are exact in any order; exp, log and sums of quotients are not.

@@ -20,10 +20,10 @@ from convc.algorithms.fft.lengths import WORK, cycles, passes, smooth
 from convc.algorithms.fft.passes import Passes, Twiddles
 from convc.algorithms.fft.tiling import Tiling
 from convc.backend.target import available, target_named
-from convc.select import select
 from ir.loops import Affine, Kernel, KernelBuilder, interpret
 from ir.ops import Conv, ConvInputGrad, ConvWeightGrad
 from ir.types import Array
+from tests.examples import select
 
 NO = (0, 0)
 EPS = {"f32": 2.0**-23, "f64": 2.0**-52}

@@ -17,11 +17,11 @@ from convc.algorithms.convolution import Convolution
 from convc.algorithms.im2col import Im2col
 from convc.algorithms.im2col.families import products_of
 from convc.backend.target import available, target_named
-from convc.select import select
 from ir.loops.nodes import Kernel, Local, Stmt, Store
 from ir.ops import Conv, ConvInputGrad, ConvWeightGrad
 from ir.ops.window import Pads
 from ir.types import Array
+from tests.examples import select
 from tests.loops_runner import natively, run
 
 DTYPES = {"f32": np.float32, "f64": np.float64}

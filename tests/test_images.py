@@ -5,6 +5,7 @@ from __future__ import annotations
 import pickle
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from convc.model import Options, stages
 from convc.passes import PIPELINE, Pass, optimised
 from convc.plan import Plan
 from convc.runtime.images import ImageLoop
+from convc.zoo import layers
 from ir.types import Array
 from tests import loops_runner
 
@@ -35,10 +37,10 @@ class Net(ir.Builder):
         array = rng.standard_normal(shape) / max(fan, 1)
         return self.weight(self.fresh("w"), array.astype(np.float32))
 
-    def step(self, x: ir.Value, channels: int, size: int = 3, **how: object) -> ir.Value:
+    def step(self, x: ir.Value, channels: int, size: int = 3, **how: Any) -> ir.Value:
         """Convolution, bias, relu."""
-        w = self.drawn(channels, int(x.shape[1]), size, size)  # type: ignore[call-overload]
-        y = self.conv(x, w, pad=size // 2, **how)  # type: ignore[arg-type]
+        w = self.drawn(channels, layers.channels(x), size, size)
+        y = self.conv(x, w, pad=size // 2, **how)
         return self.relu(self.bias(y, self.drawn(channels)))
 
 
@@ -128,8 +130,8 @@ def kept() -> Iterator[None]:
     MODELS.clear()
 
 
-def compiled(graph: ir.Graph, **how: object) -> convc.Model:
-    MODELS.append(convc.compile(graph, **how))  # type: ignore[arg-type]
+def compiled(graph: ir.Graph, **how: Any) -> convc.Model:
+    MODELS.append(convc.compile(graph, **how))
     return MODELS[-1]
 
 
@@ -204,7 +206,7 @@ def test_wherever_it_is_cut_a_graph_computes_what_the_interpreter_does(
     for number, cut in enumerate(each_cut(graph, batch, monkeypatch, 2)):
         alone = compiled(graph, threads=1)
         plan = alone.executable().plan
-        assert plan.images is not None and plan.program.images.count == batch  # type: ignore
+        assert plan.program.images is not None and plan.program.images.count == batch
         first = alone.run(inputs)
         near(first, want)
         near(first, whole)

@@ -14,10 +14,10 @@ from convc.algorithms import ALGORITHMS, Site
 from convc.algorithms.separable import APPROXIMATE, Separable, factors
 from convc.backend.target import available, target_named
 from convc.errors import AlgorithmError
-from convc.select import select
 from ir.ops import Conv
 from ir.ops.window import Pads
 from ir.types import Array
+from tests.examples import select
 from tests.loops_runner import as_loops, natively, run
 
 SOBEL = np.outer([1, 2, 1], [-1, 0, 1])

@@ -5,8 +5,8 @@ import numpy as np
 import convc
 import ir
 from convc.backend.target import target_named
-from convc.select import select
 from convc.tuning.records import Context
+from tests.examples import select
 
 HERE = Context.of(target_named(), 1)
 

@@ -17,9 +17,9 @@ from llvmlite import ir as llvm
 
 from convc.backend import jit
 from convc.backend.emit import emit_kernel
-from convc.backend.instructions import BYTE, I64, POINTER
+from convc.backend.instructions import BYTE, I64, POINTER, TYPES
 from convc.backend.scratch import scratch_bytes
-from convc.backend.target import ITEM_BYTES, Target
+from convc.backend.target import Target
 from convc.plan import ALIGNMENT, Plan
 from convc.program import Images
 from ir.types import TensorType
@@ -134,12 +134,10 @@ class _Entry:
         self.builder.position_at_end(loop)
         number = self.builder.phi(I64)
         number.add_incoming(I64(0), before)
-        for slot, outer in images.bound.items():
-            one = single.program.slots[slot]
-            moves = one.size != self.plan.program.slots[outer].size
-            stride = one.size * ITEM_BYTES[one.dtype] if moves else 0
+        for slot, stride in self.plan.program.strides.items():
             ahead = self.builder.mul(number, I64(stride))
-            own[slot] = self.builder.gep(whole[outer], [ahead], source_etype=BYTE)
+            kind = TYPES[single.program.slots[slot].dtype]
+            own[slot] = self.builder.gep(whole[images.bound[slot]], [ahead], source_etype=kind)
         self._steps(single, own)
         following = self.builder.add(number, I64(1))
         number.add_incoming(following, self.builder.block)

@@ -181,6 +181,8 @@ def _object(content: str, target: Target, module: Callable[[Any], Any]) -> _Obje
 
 def _loaded(files: Mapping[str, _Object], target: Target) -> list[Compiled]:
     """Object files, given by the functions wanted of them, in this process."""
+    if not files:
+        return []
     engine = binding.create_mcjit_compiler(binding.parse_assembly(""), target_machine(target))
     for each in files.values():
         engine.add_object_file(binding.ObjectFileRef.from_data(each.code))

@@ -32,11 +32,9 @@ class ImageLoop:
         self._behind = whole.arena_bytes
         self._alone = images.count - images.count % threads
         self._code = Code(list(part.kernels.records()), part.kernels.scratch)
-        self._strides: dict[int, int] = {}
-        for inner, place in images.bound.items():
-            slot = part.plan.program.slots[inner]
-            moves = outer.slots[place].size != slot.size
-            self._strides[inner] = slot.size * ITEM_BYTES[slot.dtype] if moves else 0
+        slots = part.plan.program.slots
+        strides = outer.strides.items()
+        self._strides = {slot: n * ITEM_BYTES[slots[slot].dtype] for slot, n in strides}
         self._description = self._described()
         left = images.count - self._alone
         self.places = 1 + len(part.plan.program.slots) + left * len(images.bound)

@@ -97,5 +97,3 @@ def weight_gradient(k: KernelBuilder, g: Image, x: Image, dw: Buffer, lines: Lin
         axes = {"c": count, **{t: li.taps for t, li in zip(taps, lines, strict=True)}, "v": width}
         nest = Nest(g.buffer.dtype, axes, store, update, (box,) if g.shape[0] else ())
         lower(k, nest, Schedule(("c",), tap_tile(lines), ("v", width)))
-
-

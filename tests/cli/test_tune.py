@@ -12,6 +12,7 @@ from convc.backend.target import available, target_named
 from convc.tuning import tuner
 from convc.tuning.database import database
 from tests.cli.commands import network, refused, status
+from tests.examples import select
 
 
 @pytest.fixture(autouse=True)
@@ -36,7 +37,7 @@ def test_tune_explains_itself(capsys):
 
 
 def test_tune_shows_what_changed_and_compilation_follows(model, times, capsys):
-    before = selection.select(
+    before = select(
         convc.compile(network().bind({"N": 1})).stages().optimised, target_named()
     )["relu1"]
     other = "direct_plain" if before.name != "direct_plain" else "direct"

@@ -125,7 +125,7 @@ def _choices(
         place = _Place(graph, node, blocks)
         times = measured.get(signature(graph, node), {}) if measured else {}
         found = (_unless_given_up(c, node, given_up) for c in candidates(site, accuracy))
-        considered = tuple(_priced(c, site, place, times) for c in found)
+        considered = _comparable([_priced(c, site, place, times) for c in found])
         name = forced.get(node.name)
         chosen = _choose(site, considered) if name is None else _forced(site, considered, name)
         yield Choice(piece, node, site, considered, chosen, name is not None)
@@ -193,6 +193,16 @@ def _priced(
     )
 
 
+def _comparable(considered: Sequence[Candidate]) -> tuple[Candidate, ...]:
+    """Without the measured seconds where the one that predictions choose has none: it is measured
+    first, but may have changed since, and a prediction cannot be compared with a measurement."""
+    offered = [c for c in considered if c.reason is None and isfinite(c.seconds)]
+    usual = min(offered, key=lambda c: c.seconds + c.conversions, default=None)
+    if usual is None or usual.measured is not None:
+        return tuple(considered)
+    return tuple(c if c.refused else replace(c, measured=None) for c in considered)
+
+
 def _forced(site: Site, considered: Sequence[Candidate], name: str) -> Candidate:
     named = [c for c in considered if c.algorithm.name == name]
     if not named:
@@ -204,8 +214,7 @@ def _forced(site: Site, considered: Sequence[Candidate], name: str) -> Candidate
 
 
 def _choose(site: Site, considered: Sequence[Candidate]) -> Candidate:
-    """The cheapest. Where some have been measured, the others are not in the running: predictions
-    and measurements cannot be compared."""
+    """The cheapest; where some have been measured, the others are not in the running."""
     applicable = [c for c in considered if c.reason is None]
     if not applicable:
         node = f"node {site.name!r}: no algorithm computes {site.op.name}"

@@ -21,6 +21,11 @@ def times_for(graph, **seconds):
     return {signature(graph, graph.nodes[0]): seconds}
 
 
+def beside_the_usual(graph, **seconds):
+    """Times of some algorithms, and a long one of that which predictions choose."""
+    return {**dict.fromkeys(names(graph).values(), 10.0), **seconds}
+
+
 def test_measurements_take_the_place_of_predictions():
     graph = single()
     (choice,) = choices(graph, target_named())
@@ -35,7 +40,13 @@ def test_measurements_take_the_place_of_predictions():
 def test_a_prediction_does_not_compete_with_a_measurement():
     graph = single()
     assert names(graph) != {"y": "direct"}
-    assert names(graph, measured=times_for(graph, direct=10.0)) == {"y": "direct"}
+    known = times_for(graph, **beside_the_usual(graph, direct=9.0))
+    assert names(graph, measured=known) == {"y": "direct"}
+
+
+def test_measurements_count_only_beside_that_of_the_usual_choice():
+    graph = single()
+    assert names(graph, measured=times_for(graph, direct=1e-9)) == names(graph)
 
 
 def test_what_computes_wrong_numbers_is_not_chosen():
@@ -51,7 +62,7 @@ def test_what_computes_wrong_numbers_is_not_chosen():
 
 def test_accuracy_and_requests_stand_above_measurements():
     graph = single()
-    known = times_for(graph, direct=1.0, winograd2=1e-6)
+    known = times_for(graph, **beside_the_usual(graph, direct=1.0, winograd2=1e-6))
     assert names(graph, measured=known) == {"y": "winograd2"}
     assert names(graph, measured=known, accuracy="exact") == {"y": "direct"}
     (choice,) = choices(graph, target_named(), measured=known)
@@ -66,8 +77,8 @@ def test_conversions_count_beside_measurements():
     more = extra["direct"] - extra["direct_rows"]
     assert more > 0
     for share, chosen in ((0.5, "direct_rows"), (2.0, "direct")):
-        known = times_for(graph, direct=1e-3, direct_rows=1e-3 + share * more)
-        assert names(graph, measured=known) == {"y": chosen}
+        known = {**dict.fromkeys(extra, 1.0), "direct": 1e-3, "direct_rows": 1e-3 + share * more}
+        assert names(graph, measured=times_for(graph, **known)) == {"y": chosen}
 
 
 def lockfile(tmp_path, graph, context=HERE, **seconds):
@@ -79,8 +90,9 @@ def lockfile(tmp_path, graph, context=HERE, **seconds):
 def test_compilation_goes_by_the_database():
     graph = single()
     name = signature(graph, graph.nodes[0])
-    database().record(HERE, name, {"direct": 1e-9})
-    database().record(replace(HERE, threads=2), name, {"winograd2": 1e-9})
+    database().record(HERE, name, beside_the_usual(graph, direct=1e-9))
+    others = beside_the_usual(graph, winograd2=1e-9)
+    database().record(replace(HERE, threads=2), name, others)
     assert chosen_by(convc.compile(graph, 1)) == {"y": "direct"}
     assert chosen_by(convc.compile(graph, 2)) == {"y": "winograd2"}
     assert chosen_by(convc.compile(graph, 3)) == names(graph)
@@ -88,8 +100,9 @@ def test_compilation_goes_by_the_database():
 
 def test_compilation_goes_by_a_file_and_then_by_nothing_else(tmp_path):
     graph = single()
-    database().record(HERE, signature(graph, graph.nodes[0]), {"direct": 1e-9})
-    file = lockfile(tmp_path, graph, winograd2=1e-3)
+    known = beside_the_usual(graph, direct=1e-9)
+    database().record(HERE, signature(graph, graph.nodes[0]), known)
+    file = lockfile(tmp_path, graph, **beside_the_usual(graph, winograd2=1e-3))
     model = convc.compile(graph, 1, tuning=file)
     file.unlink()
     assert chosen_by(model) == chosen_by(pickle.loads(pickle.dumps(model))) == {"y": "winograd2"}

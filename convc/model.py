@@ -237,12 +237,26 @@ class Model:
         return f"<Model of {self.graph!r}, {how}>"
 
     def stages(self, **sizes: int) -> Stages:
-        """The stages of compilation, for given values of the symbolic extents."""
-        return stages(self.graph.bind(sizes) if sizes else self.graph, self.options)
+        """The stages of compilation, for given values of the symbolic extents.
+
+        Raises ``ir.ShapeError`` for names and values that the graph cannot have, ``InputError``
+        where some are missing.
+        """
+        return stages(self._bound(sizes), self.options)
 
     def executable(self, **sizes: int) -> Executable:
-        """The machine code for given values of the symbolic extents."""
+        """The machine code for given values of the symbolic extents; raises what ``stages`` does."""
+        self._bound(sizes)
         return (self._fixed or self._specialise(sizes)).executable
+
+    def _bound(self, sizes: Mapping[str, int]) -> ir.Graph:
+        """The graph with all of its symbolic extents given."""
+        graph = self.graph.bind(sizes) if sizes else self.graph
+        if graph.symbols:
+            missing = ", ".join(sorted(graph.symbols))
+            hint = f"give each as an int, as in {min(graph.symbols)}=8"
+            raise InputError(f"graph '{self.graph.name}' needs sizes for {missing}; {hint}")
+        return graph
 
     def _run(
         self, arrays: Sequence[Array], outputs: Mapping[str, Array] | None = None

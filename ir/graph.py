@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ir.dims import Dim, symbols
+from ir.dims import Dim, Sym, symbols
 from ir.errors import Error, GraphError, ShapeError, did_you_mean
 from ir.op import Cost, Op
 from ir.types import Array, DType, TensorType, described
@@ -105,7 +105,12 @@ class Graph:
         return _symbols(self.inputs.values())
 
     def bind(self, env: Mapping[str, Dim]) -> Graph:
-        """This graph with the symbols in `env` replaced; ShapeError where extents do not fit."""
+        """This graph with the symbols in `env` replaced by ints or extents.
+
+        Raises ShapeError for names that are no symbols of this graph, for values that are no
+        extents, and where extents do not fit.
+        """
+        env = {name: self._extent(name, value) for name, value in env.items()}
         inputs = {name: type.bind(env) for name, type in self.inputs.items()}
         nodes = [dataclasses.replace(node, op=node.op.bind(env)) for node in self.nodes]
         return self.replace(inputs=inputs, nodes=tuple(nodes))
@@ -177,6 +182,20 @@ class Graph:
     def __reduce__(self) -> tuple[type[Graph], tuple[Any, ...]]:
         parts = (dict(self.inputs), dict(self.weights), self.nodes, dict(self.outputs))
         return Graph, (self.name, *parts)
+
+    def _extent(self, name: str, value: object) -> Dim:
+        """The value given for a symbol; ShapeError unless there is one and it may be that."""
+        if name not in self.symbols:
+            known = ", ".join(sorted(self.symbols)) or "none"
+            hint = did_you_mean(name, self.symbols) if isinstance(name, str) else ""
+            message = f"graph '{self.name}' has no symbolic extent {described(name)}{hint}"
+            raise ShapeError(f"{message} (there are: {known})")
+        if isinstance(value, Sym):
+            return value
+        if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < 0:
+            hint = "give an int of 0 or more, or an extent made of symbols"
+            raise ShapeError(f"graph '{self.name}': {name}={described(value)}; {hint}")
+        return int(value)
 
     def _key(self) -> tuple[Any, ...]:
         weights = tuple((name, self.types[name]) for name in self.weights)

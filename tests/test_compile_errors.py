@@ -52,6 +52,28 @@ def test_it_is_refused_before_sizes_are_known(
         convc.compile(graph, **arguments)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("sizes", "error", "message"),
+    [
+        ({"n": 3}, ir.ShapeError, "no symbolic extent 'n'"),
+        ({"N": -3}, ir.ShapeError, "N=-3; give an int of 0 or more"),
+        ({"N": 2.0}, ir.ShapeError, r"N=2\.0; give an int"),
+        ({}, convc.InputError, "needs sizes for N; give each as an int, as in N=8"),
+    ],
+)
+def test_a_model_has_stages_for_all_its_sizes_and_no_others(
+    graph: ir.Graph, sizes: dict[str, int], error: type[Exception], message: str
+) -> None:
+    model = convc.compile(graph)
+    for what in (model.stages, model.executable):
+        with pytest.raises(error, match=message):
+            what(**sizes)
+    fixed = convc.compile(graph.bind({"N": 1}))
+    for what in (fixed.stages, fixed.executable):
+        with pytest.raises(ir.ShapeError, match=r"extent 'N' \(there are: none\)"):
+            what(N=1)
+
+
 @pytest.mark.parametrize("sizes", [{}, {"N": 1}], ids=["symbolic", "static"])
 def test_code_for_another_machine_is_not_run(graph: ir.Graph, sizes: dict[str, int]) -> None:
     other = "plain" if "neon" in available() else "neon"

@@ -86,6 +86,33 @@ def test_types_are_inferred_and_bound():
     assert g.with_dtype("f64").types["labels"].dtype is ir.DType.INT64
 
 
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ({"M": 3}, r"graph 'lenet' has no symbolic extent 'M'.* \(there are: N\)"),
+        ({"N": 3, "n": 3}, "no symbolic extent 'n'"),
+        ({3: 3}, "no symbolic extent 3"),
+        ({"N": -1}, "N=-1; give an int of 0 or more"),
+        ({"N": 1.0}, "N=1.0; give an int"),
+        ({"N": True}, "N=True; give an int"),
+        ({"N": "3"}, "N='3'; give an int"),
+        ({"N": None}, "N=None; give an int"),
+    ],
+)
+def test_only_extents_are_bound_to_the_symbols_there_are(sizes, message):
+    with pytest.raises(ir.ShapeError, match=message):
+        lenet().bind(sizes)
+    with pytest.raises(ir.ShapeError, match=r"there are: none"):
+        lenet().bind({"N": 3}).bind({"N": 3})
+
+
+def test_a_symbol_is_bound_to_any_integer_and_to_extents():
+    assert str(lenet().bind({"N": np.int32(7)}).types["logits"]) == "f32[7, 3]"
+    assert type(lenet().bind({"N": np.int64(7)}).types["logits"].shape[0]) is int
+    assert lenet().bind({"N": ir.symbol("K") * 2}).symbols == {"K"}
+    assert lenet().bind({"N": 0}).types["logits"].size == 0
+
+
 def test_symbols_come_from_inputs_and_sizes_have_a_limit():
     with pytest.raises(ir.ShapeError, match="uses M, which no input defines"):
         graph(ir.Node(Expand((ir.symbol("M"), ir.symbol("N"), 4)), ("x",), ("y",)))

@@ -1,5 +1,6 @@
 """Object files: linked into a C program by the system compiler, they give the model's results."""
 
+import ctypes
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,6 +10,7 @@ import pytest
 
 import convc
 import ir
+from convc.backend import aot
 from convc.backend.aot import c_name
 from convc.backend.target import available
 from convc.tools.compile import Artifact, compile_object, with_gradients
@@ -111,6 +113,57 @@ def test_object_has_one_global_symbol_and_no_writable_data(tmp_path: Path) -> No
     assert [name for kind, name in kinds if kind == "T"] == ["lenet_run"]
     assert not [name for kind, name in kinds if kind in "BbDdCVvW"]
     assert {name for kind, name in kinds if kind == "U"} <= {"memcpy", "memset"}
+
+
+def test_weights_are_one_aligned_read_only_section(tmp_path: Path) -> None:
+    """Its bytes are where readelf finds them."""
+    weights = np.random.default_rng(0).standard_normal(1001).astype(np.float32)
+    b = ir.Builder("sum")
+    b.output("y", b.add(b.input("x", "f32[1001]"), b.weight("w", weights)))
+    artifact = compile_object(b.build(), tmp_path)
+    if shutil.which("readelf") is None:
+        pytest.skip("no readelf")
+    command = ["readelf", "--wide", "--section-headers", artifact.object_file]
+    listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    (line,) = (line for line in listing.splitlines() if ".rodata.weights" in line)
+    kind, _, offset, size, _, flags, _, _, alignment = line.split(".rodata.weights")[1].split()
+    assert (kind, flags, alignment) == ("PROGBITS", "A", "64")
+    start, end = int(offset, 16), int(offset, 16) + int(size, 16)
+    content = artifact.object_file.read_bytes()
+    assert start % 64 == 0 and end == len(content)
+    assert content[start:end].startswith(weights.tobytes())
+
+
+@needs_cc
+def test_two_models_of_no_and_of_empty_weights_in_a_shared_library(tmp_path: Path) -> None:
+    b = ir.Builder("none")
+    b.output("y", b.relu(b.input("x", "f32[17]")))
+    none = b.build()
+    b = ir.Builder("empty")
+    x, w = b.input("x", "f32[3, 5]"), b.weight("w", np.zeros((5, 0), np.float32))
+    b.output("y", b.dense(x, w))
+    b.output("z", b.concat([x, b.weight("v", np.zeros((3, 0), np.float32))], 1))
+    empty = b.build()
+    objects = [compile_object(graph, tmp_path).object_file for graph in (none, empty)]
+    command = [CC, "-shared", "-Wl,-z,text", *objects, "-o", tmp_path / "both.so"]
+    subprocess.run(command, check=True)
+    library = ctypes.CDLL(str(tmp_path / "both.so"))
+    y, given = np.ones(17, np.float32), np.arange(-8, 9, dtype=np.float32)
+    space = np.zeros(1 << 16, np.uint8)
+    library.none_run(*(ctypes.c_void_p(a.ctypes.data) for a in (given, y, space)))
+    np.testing.assert_array_equal(y, np.maximum(given, 0))
+    x, y, z = np.ones((3, 5), np.float32), np.zeros(1, np.float32), np.zeros((3, 5), np.float32)
+    library.empty_run(*(ctypes.c_void_p(a.ctypes.data) for a in (x, y, z, space)))
+    np.testing.assert_array_equal(z, x)
+
+
+def test_weights_beyond_the_reach_of_code_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(aot, "REACH", 1 << 16)
+    with pytest.raises(convc.CapacityError, match=r"packed weights cannot be linked"):
+        compile_object(lenet().bind({"N": 1}), tmp_path)
+    assert not list(tmp_path.glob("*.o"))
 
 
 @pytest.mark.parametrize("target", available())

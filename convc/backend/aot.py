@@ -1,7 +1,8 @@
 """A plan to an object file: one C function, weights inside, no state of its own.
 
 The function takes the inputs, the outputs and a workspace, and runs every step on the calling
-thread. All symbols but that function are local to the object, which calls no library.
+thread. All symbols but that function are local to the object, which calls no library. The weights
+are one read-only section (see ``elf``).
 """
 
 from __future__ import annotations
@@ -15,16 +16,19 @@ import numpy as np
 import numpy.typing as npt
 from llvmlite import ir as llvm
 
-from convc.backend import jit
+from convc.backend import elf, jit
 from convc.backend.emit import emit_kernel
 from convc.backend.instructions import BYTE, I64, POINTER, TYPES
 from convc.backend.scratch import scratch_bytes
 from convc.backend.target import Target
+from convc.errors import CapacityError
 from convc.plan import ALIGNMENT, Plan
 from convc.program import Images
 from ir.types import TensorType
 
 Bytes = npt.NDArray[np.uint8]
+SECTION = ".rodata.weights"
+REACH = 1 << 31  # bytes between an instruction and what it addresses
 C_TYPES = {"f32": "float", "f64": "double", "i64": "int64_t"}
 KEYWORDS = frozenset(  # of C and C++
     """alignas alignof and asm auto bool break case catch char class const constexpr continue
@@ -82,27 +86,59 @@ def workspace_bytes(plan: Plan) -> int:
 
 def object_code(
     plan: Plan, constants: Sequence[Mapping[int, Bytes]], symbol: str, target: Target
-) -> bytes:
-    """An object file that defines ``symbol(inputs..., outputs..., workspace)``.
+) -> list[bytes | memoryview]:
+    """The pieces of an object file that defines ``symbol(inputs..., outputs..., workspace)``.
 
     ``constants`` holds, for each part of the plan, the packed bytes of those that its steps read.
+    ``CapacityError`` where they are more than code can address.
     """
     machine = jit.target_machine(target, reloc="pic", jit=False)
     module = jit.new_module(symbol, target)
-    _Entry(module, plan, symbol, target).emit(constants)
-    code = machine.emit_object(jit.parsed(str(module), machine))
-    return bytes(code)
+    weights = _Weights(plan, constants)
+    if weights.size >= REACH:
+        raise CapacityError(f"an object file with {weights.size / 2**30:.1f} GiB of packed weights "
+                            "cannot be linked; 2 GiB are the limit")  # fmt: skip
+    _Entry(module, plan, symbol, target, weights).emit()
+    empty = elf.assembly(f"{symbol}.weights", SECTION, weights.size, ALIGNMENT)
+    code = machine.emit_object(jit.parsed(f"{module}\n{empty}", machine))
+    return [elf.with_contents(code, SECTION, weights.size, ALIGNMENT), *weights.pieces]
 
 
 def _arenas(plan: Plan) -> int:
     return sum(part.arena_bytes for part in plan.parts)
 
 
+class _Weights:
+    """The constants that the steps of each part read, one behind the other."""
+
+    def __init__(self, plan: Plan, constants: Sequence[Mapping[int, Bytes]]) -> None:
+        self.pieces: list[bytes | memoryview] = []
+        self.offsets: list[dict[int, int]] = []
+        self.size = 0
+        for part, data in zip(plan.parts, constants, strict=True):
+            read = {slot for step in part.steps for slot in step.slots} & part.constants.keys()
+            self.offsets.append({slot: self._add(data[slot]) for slot in sorted(read)})
+
+    def _add(self, data: Bytes) -> int:
+        offset = self.size
+        self.pieces += [data.data, bytes(-len(data) % ALIGNMENT)]
+        self.size += sum(map(len, self.pieces[-2:]))
+        return offset
+
+
 class _Entry:
     """The function that runs every step of a plan."""
 
-    def __init__(self, module: llvm.Module, plan: Plan, symbol: str, target: Target) -> None:
+    def __init__(
+        self, module: llvm.Module, plan: Plan, symbol: str, target: Target, weights: _Weights
+    ) -> None:
         self.module, self.plan, self.symbol, self.target = module, plan, symbol, target
+        self.offsets = weights.offsets
+        kind = llvm.ArrayType(BYTE, weights.size)
+        self.weights = llvm.GlobalVariable(module, kind, f"{symbol}.weights")
+        self.weights.global_constant, self.weights.align = True, ALIGNMENT
+        self.weights.storage_class = "dso_local"  # the assembly defines it
+        self.weights.type = POINTER
         count = len(plan.program.inputs) + len(plan.program.outputs)
         signature = llvm.FunctionType(llvm.VoidType(), [POINTER] * (count + 1))
         self.function = llvm.Function(module, signature, symbol)
@@ -111,15 +147,15 @@ class _Entry:
         self.workspace = self.function.args[-1]
         self.kernels: dict[str, llvm.Function] = {}
 
-    def emit(self, constants: Sequence[Mapping[int, Bytes]]) -> None:
+    def emit(self) -> None:
         program = self.plan.program
         slots = (*program.inputs.values(), *program.outputs.values())
         own = dict(zip(slots, self.function.args, strict=False))
         own |= self._placed(self.plan, 0)
-        own |= self._embedded(self.plan, constants[-1])
+        own |= self._embedded(self.offsets[-1])
         if self.plan.images is not None and program.images is not None:
             single = self._placed(self.plan.images, self.plan.arena_bytes)
-            single |= self._embedded(self.plan.images, constants[0])
+            single |= self._embedded(self.offsets[0])
             self._for_each(program.images, self.plan.images, own, single)
         self._steps(self.plan, own)
         self.builder.ret_void()
@@ -152,12 +188,10 @@ class _Entry:
             for slot, placed in plan.temporaries.items()
         }
 
-    def _embedded(self, plan: Plan, constants: Mapping[int, Bytes]) -> dict[int, Any]:
-        read = {slot for step in plan.steps for slot in step.slots} & plan.constants.keys()
-        kind = "constant" if plan is self.plan else "image.constant"
+    def _embedded(self, offsets: Mapping[int, int]) -> dict[int, Any]:
         return {
-            slot: _embedded(self.module, f"{self.symbol}.{kind}.{slot}", constants[slot])
-            for slot in sorted(read)
+            slot: self.builder.gep(self.weights, [I64(offset)], source_etype=BYTE)
+            for slot, offset in offsets.items()
         }
 
     def _steps(self, plan: Plan, addresses: Mapping[int, Any]) -> None:
@@ -175,15 +209,6 @@ class _Entry:
                 self.builder.store(addresses[slot], place)
             tasks = I64(step.kernel.tasks)
             self.builder.call(self.kernels[name], [table, I64(0), tasks, scratch])
-
-
-def _embedded(module: llvm.Module, name: str, data: Bytes) -> llvm.GlobalVariable:
-    kind = llvm.ArrayType(BYTE, len(data))
-    constant = llvm.GlobalVariable(module, kind, name)
-    constant.linkage, constant.global_constant, constant.align = "internal", True, ALIGNMENT
-    constant.initializer = llvm.Constant(kind, bytearray(data.tobytes()))
-    constant.type = POINTER
-    return constant
 
 
 def header(

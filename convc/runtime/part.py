@@ -77,9 +77,9 @@ class Kernels:
             yield step.kernel.name, 0.0 if kernel.cached else kernel.seconds
 
 
-class Part:
-    """A plan whose constants are computed, partly from data that go meanwhile (see ``Plan.split``),
-    and whose steps are compiled."""
+class Prepared:
+    """A plan whose constants are computed, partly from data that go meanwhile (see
+    ``Plan.split``)."""
 
     def __init__(self, plan: Plan, data: Data, target: Target, threads: int) -> None:
         self.plan = plan
@@ -89,7 +89,6 @@ class Part:
         self.seconds: dict[str, float] = {}
         if plan.prepare:
             self._prepare(data, self._compiled(plan.prepare, target), threads)
-        self.kernels = self._compiled(plan.steps, target)
 
     def _compiled(self, steps: Sequence[Step], target: Target) -> Kernels:
         kernels = Kernels(steps, target)
@@ -112,6 +111,14 @@ class Part:
             pool().run(code.program, code.arguments, memory.address, memory.sync, threads)
             for slot in needed:
                 del passing.bytes[slot]
+
+
+class Part(Prepared):
+    """A plan whose steps are compiled too."""
+
+    def __init__(self, plan: Plan, data: Data, target: Target, threads: int) -> None:
+        super().__init__(plan, data, target, threads)
+        self.kernels = self._compiled(plan.steps, target)
 
 
 def _batches(

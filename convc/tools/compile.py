@@ -14,7 +14,7 @@ from convc.errors import TargetError
 from convc.frontends import load
 from convc.model import Options, Stages, stages
 from convc.passes import PIPELINE, Pass
-from convc.runtime.executable import Executable
+from convc.runtime.part import Prepared
 from convc.tools.arguments import (
     Subparsers,
     add_model,
@@ -113,12 +113,16 @@ def compile_object(
     folder.mkdir(parents=True, exist_ok=True)
     params = arguments(graph.inputs, {n: graph.types[v] for n, v in graph.outputs.items()})
     files = folder / f"{prefix}.o", folder / f"{prefix}.h"
-    files[0].write_bytes(_object(made, symbol))
+    pieces = _object(made, symbol)
+    with files[0].open("wb") as file:
+        file.writelines(pieces)
     workspace = workspace_bytes(made.plan)
     files[1].write_text(header(symbol, params, workspace, graph.name, chosen))
     return Artifact(*files, symbol, workspace, tuple(params))
 
 
-def _object(made: Stages, symbol: str) -> bytes:
-    executable = Executable(made.plan, made.target, 1)
-    return object_code(made.plan, executable.constants, symbol, made.target)
+def _object(made: Stages, symbol: str) -> list[bytes | memoryview]:
+    plan, data = made.plan.split()
+    pairs = zip(plan.parts, data, strict=True)
+    packed = [Prepared(part, each, made.target, 1).constants.bytes for part, each in pairs]
+    return object_code(plan, packed, symbol, made.target)

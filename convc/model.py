@@ -245,7 +245,7 @@ class Model:
         return stages(self._bound(sizes), self.options)
 
     def executable(self, **sizes: int) -> Executable:
-        """The machine code for given values of the symbolic extents; raises what ``stages`` does."""
+        """The machine code for given values of the symbolic extents; raises as ``stages``."""
         self._bound(sizes)
         return (self._fixed or self._specialise(sizes)).executable
 

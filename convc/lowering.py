@@ -18,6 +18,7 @@ import ir
 from convc.algorithms.base import Algorithm, Site, Wish
 from convc.algorithms.convert import convert_kernel, copy_kernel
 from convc.backend.target import Target
+from convc.errors import AlgorithmError
 from convc.joining import parts, together
 from convc.layout import PLAIN, Layout, covering
 from convc.program import Program, Role, Slot, Step, Stored
@@ -33,6 +34,7 @@ class Lowering:
         self.graph, self.choices, self.target = graph, choices, target
         self.slots: list[Slot] = []
         self.steps: list[Step] = []
+        self.written: set[int] = set()  # slots that are no part of others
         self.stored: dict[str, Stored] = {}
         self.derived: dict[tuple[object, ...], Stored] = {}
         self.kernels: dict[tuple[object, ...], Kernel] = {}
@@ -52,12 +54,34 @@ class Lowering:
         for node in self.graph.nodes:
             self.node = node
             if any(self.graph.types[value].size for value in node.outputs):
-                self.choices[node.name].lower(Site.of(self.graph, node, self.target), self)
+                self._lower(node, self.choices[node.name])
             else:  # nothing to compute
                 for number in range(len(node.outputs)):
                     self.write(result=number)
         outputs = {name: self._deliver(name, value) for name, value in self.graph.outputs.items()}
         return Program(tuple(self.slots), tuple(self.steps), inputs, outputs)
+
+    def _lower(self, node: ir.Node, algorithm: Algorithm) -> None:
+        """Let an algorithm append its steps; ``AlgorithmError`` where they leave out a result."""
+        try:
+            algorithm.lower(Site.of(self.graph, node, self.target), self)
+        except Exception as error:
+            error.add_note(f"raised by the algorithm {algorithm.name!r} for {node}")
+            raise
+        for value in node.outputs:
+            if not self._is_written(value):
+                hint = "lower has to run a kernel that writes what into.write gives for each result"
+                left = f"the algorithm {algorithm.name!r} leaves its result {value!r}"
+                type = self.graph.types[value]
+                raise AlgorithmError(f"{node}: {left} ({type}) unwritten; {hint}")
+
+    def _is_written(self, value: str) -> bool:
+        """Whether the steps so far write a value, or it is what was given."""
+        stored = self.stored.get(value)
+        if stored is None:
+            return False
+        whole = self._whole(stored.slot)
+        return whole in self.written or self.slots[whole].role in ("input", "constant")
 
     # -- what algorithms call --------------------------------------------------------------
 
@@ -139,9 +163,7 @@ class Lowering:
         assert self.node is not None
         return self.node.inputs[operand] in self.graph.weights
 
-    def kernel(
-        self, key: object, stored: Sequence[Stored], make: Callable[[], Kernel]
-    ) -> Kernel:
+    def kernel(self, key: object, stored: Sequence[Stored], make: Callable[[], Kernel]) -> Kernel:
         """The kernel over these values that ``key`` describes, made once for nodes alike."""
         full = (key, *((value.type, value.layout) for value in stored))
         if full not in self.kernels:
@@ -159,7 +181,9 @@ class Lowering:
         slots = tuple(value.slot for value in stored)
         name = self.node.name if self.node else ""
         chosen = label or (self.choices[name].name if self.node else "copy")
-        self.steps.append(Step(kernel, slots, name, chosen, self._work(kernel, label)))
+        step = Step(kernel, slots, name, chosen, self._work(kernel, label))
+        self.steps.append(step)
+        self.written.update(map(self._whole, step.writes))
 
     # -- layouts ---------------------------------------------------------------------------
 
@@ -227,6 +251,11 @@ class Lowering:
         start = part.channels // layout.block * prod(plane)
         own = whole.slot, start
         return self._room(value, "temporary", self.graph.types[value], layout, part=own)
+
+    def _whole(self, slot: int) -> int:
+        """The slot that one lies in, if it is a part, through all the parts of parts."""
+        part = self.slots[slot].part
+        return slot if part is None else self._whole(part[0])
 
     def _room(
         self, name: str, role: Role, type: ir.TensorType, layout: Layout,

@@ -15,6 +15,7 @@ from convc.images import Piece, pieces
 from convc.plugins import algorithms
 from convc.tuning.records import REFUSED, Times, signature
 from ir.ops import Expand, MatMul, Reshape, Softmax, Transpose
+from ir.ops.composite import Composite
 from ir.ops.index import Finding, Indexing
 from ir.types import described
 
@@ -219,6 +220,8 @@ def _choose(site: Site, considered: Sequence[Candidate]) -> Candidate:
     if not applicable:
         node = f"node {site.name!r}: no algorithm computes {site.op.name}"
         hint = "add an algorithm (convc/algorithms), or run it with ir.interpret"
+        if isinstance(site.op, Composite):
+            hint = "it is made of other ops: have expand_composites among the passes"
         raise AlgorithmError(f"{node}({', '.join(map(str, site.inputs))}); {hint}")
     offered = [c for c in applicable if isfinite(c.seconds)] or applicable
     right = [c for c in offered if not c.refused] or offered

@@ -139,6 +139,15 @@ def test_a_wrong_pass_is_named(wrong: Callable[[ir.Graph], ir.Graph], message: s
         convc.compile(small(), passes=(*PIPELINE, wrong))
 
 
+def test_an_exception_in_a_pass_keeps_its_type_and_names_the_pass() -> None:
+    def faulty(graph: ir.Graph) -> ir.Graph:
+        raise KeyError("missing")
+
+    with pytest.raises(KeyError, match="missing") as raised:
+        convc.compile(small(), passes=(*PIPELINE, functools.partial(faulty)))
+    assert raised.value.__notes__ == ["raised in pass faulty"]
+
+
 def test_passes_may_be_anything_that_can_be_called() -> None:
     class Same:
         def __call__(self, graph: ir.Graph, twice: bool = False) -> ir.Graph:

@@ -102,6 +102,15 @@ def test_parts_of_a_composite_op_are_to_be_named() -> None:
         convc.compile(b.build(), algorithms={"tcs.conv": "im2col"})
 
 
+def test_without_the_pass_that_expands_composite_ops_they_are_not_computed() -> None:
+    b = ir.Builder("tiled")
+    w = b.weight("w", np.ones((3, 2, 3, 3, 2, 1), np.float32))
+    b.output("y", b.tiled_conv(b.input("x", "f32[1, 2, 12, 12]"), w, name="tc"))
+    message = "node 'tc': no algorithm computes tiled_conv.*have expand_composites among the passes"
+    with pytest.raises(convc.AlgorithmError, match=message):
+        convc.compile(b.build(), passes=())
+
+
 def test_the_environment_names_the_target(graph: ir.Graph, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CONVC_TARGET", available()[-1])
     assert convc.compile(graph.bind({"N": 1})).options.target.name == available()[-1]

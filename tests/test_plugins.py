@@ -116,6 +116,46 @@ def test_an_algorithm_can_be_registered_and_again_and_not_as_another(monkeypatch
     forget()
 
 
+class Forgetful(Own):
+    """Makes room for its result at most, and writes nothing there."""
+
+    def __init__(self, how):
+        super().__init__("forgetful")
+        self.how = how
+
+    def lower(self, site, into):
+        if self.how == "room":
+            into.write()
+        elif self.how == "elsewhere":
+            room = into.write()
+            super().lower(site, into)
+            into.stored[site.name] = room
+
+
+@pytest.mark.parametrize("how", ["nothing", "room", "elsewhere"])
+def test_a_result_that_is_not_written_is_named(how, monkeypatch):
+    monkeypatch.setattr(plugins, "_registered", {})
+    register(Forgetful(how))
+    message = (
+        r"node 'y' \(conv\): the algorithm 'forgetful' leaves its result 'y' "
+        r"\(f32\[1, 4, 6, 7\]\) unwritten; lower has to"
+    )
+    with pytest.raises(AlgorithmError, match=message):
+        convc.compile(graph(), 1, algorithms={"y": "forgetful"})
+    forget()
+
+
+def test_an_exception_names_the_algorithm_and_the_node(monkeypatch):
+    monkeypatch.setattr(plugins, "_registered", {})
+    own = Own("own")
+    own.lower = lambda site, into: {}["missing"]
+    register(own)
+    with pytest.raises(KeyError, match="missing") as raised:
+        convc.compile(graph(), 1, algorithms={"y": "own"})
+    assert raised.value.__notes__ == ["raised by the algorithm 'own' for node 'y' (conv)"]
+    forget()
+
+
 def test_two_plug_ins_have_two_names(package):
     package(first="others_algorithms:Mine", second="others_algorithms:Mine")
     problems = {each.name: each.problem for each in plug_ins()}

@@ -61,6 +61,9 @@ def _result(each: Pass, before: ir.Graph) -> ir.Graph:
         after: object = each(before)
     except ir.Error as error:
         raise error.within(name) from error
+    except Exception as error:
+        error.add_note(f"raised in {name}")
+        raise
     if not isinstance(after, ir.Graph):
         raise Error(f"{name} returned {described(after)}, not an ir.Graph")
     kept = (("inputs", _inputs(before), _inputs(after)),

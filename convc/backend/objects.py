@@ -12,6 +12,7 @@ import logging
 import os
 import stat
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -27,6 +28,8 @@ LOG = logging.getLogger("convc")
 MAGIC = b"convc-object-1\n"
 DIGEST = hashlib.sha256().digest_size
 SUFFIX = ".object"
+UNFINISHED = "new-"  # begins the name of a file that somebody writes
+ABANDONED = 3600.0  # seconds after which nobody does: writing takes milliseconds
 SPARE = 0.8  # of the limit is kept where the limit is passed
 
 
@@ -79,7 +82,7 @@ class Objects:
             self._pruned = True
             self.prune()
         try:
-            handle, name = tempfile.mkstemp(dir=self.folder, prefix="new-")
+            handle, name = tempfile.mkstemp(dir=self.folder, prefix=UNFINISHED)
             try:
                 with os.fdopen(handle, "wb") as file:
                     file.write(MAGIC + _checksum(key, code) + code)
@@ -108,7 +111,9 @@ class Objects:
         return sorted(self._entries())
 
     def prune(self, limit: int | None = None) -> None:
-        """Drop what was not used for longest until a limit (default: the folder's) is kept."""
+        """Drop what was not used for longest until a limit (default: the folder's) is kept, and
+        what writers have left behind that were killed."""
+        self._drop_abandoned()
         listed = self.entries()
         total = sum(size for _, size, _ in listed)
         most = self.limit if limit is None else limit
@@ -120,6 +125,14 @@ class Objects:
             with suppress(OSError):
                 path.unlink()
             total -= size
+
+    def _drop_abandoned(self) -> None:
+        before = time.time() - ABANDONED
+        with suppress(OSError):
+            for path in self.folder.glob(f"{UNFINISHED}*"):
+                with suppress(OSError):
+                    if path.stat().st_mtime < before:
+                        path.unlink()
 
     def _made(self) -> bool:
         try:

@@ -6,7 +6,10 @@ import multiprocessing
 import os
 import subprocess
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -77,6 +80,55 @@ def test_kernels_are_compiled_together_and_equal_ones_once(kept: Objects) -> Non
     assert one.engine is two.engine and len(files(kept)) == 2
     three, old = jit.compile_kernels([kernel(6), kernel(5)], target)
     assert old is two and three.engine is not two.engine
+
+
+def test_others_may_compile_or_fork_after_every_kernel(
+    kept: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lock, held = threading.Lock(), list[int]()
+
+    class Watched:
+        def __enter__(self) -> None:
+            lock.acquire()
+            held.append(0)
+
+        def __exit__(self, *_: object) -> None:
+            lock.release()
+
+    def one(*how: Any) -> Any:
+        held[-1] += 1
+        return kernel_module(*how)
+
+    kernel_module = jit.kernel_module
+    monkeypatch.setattr(jit, "_LOCK", Watched())
+    monkeypatch.setattr(jit, "kernel_module", one)
+    jit.compile_kernels([kernel(size) for size in range(4, 10)], target_named(None))
+    assert sum(held) == 6 and max(held) == 1
+
+
+def test_threads_that_compile_the_same_share_the_work(
+    kept: Objects, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without the disk too."""
+    monkeypatch.setattr(jit, "objects", lambda: None)
+    made = list[str]()
+
+    def counted(each: Kernel, *how: Any) -> Any:
+        made.append(jit.digest(each))
+        return kernel_module(each, *how)
+
+    kernel_module = jit.kernel_module
+    monkeypatch.setattr(jit, "kernel_module", counted)
+    start = threading.Barrier(4)
+
+    def work(_: int) -> list[jit.Compiled]:
+        start.wait(60)
+        return jit.compile_kernels([kernel(size) for size in range(20, 40)], target_named(None))
+
+    with ThreadPoolExecutor(4) as threads:
+        first, *others = threads.map(work, range(4))
+    assert len(made) == len(set(made)) == 20
+    assert all(other == first for other in others)
 
 
 def test_assembled_text_is_kept_too(kept: Objects, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +203,35 @@ def test_the_folder_is_private_and_keeps_to_its_limit(tmp_path: Path) -> None:
     left = {path.stem for path in (path for _, _, path in cache.entries())}
     assert {"0", "9"} <= left and "1" not in left
     assert sum(size for _, size, _ in cache.entries()) <= 5000
+
+
+def test_what_killed_writers_left_is_dropped_and_what_others_write_is_not(tmp_path: Path) -> None:
+    folder = tmp_path / "code"
+    Objects(folder, 5000).put("kept", b"code")
+    (folder / "new-killed").write_bytes(bytes(3000))
+    os.utime(folder / "new-killed", (0, 0))
+    (folder / "new-writing").write_bytes(b"half")
+    Objects(folder, 5000).put("more", b"code")  # another process, whose first it is
+    assert {path.name for path in folder.iterdir()} == {
+        "kept.object", "more.object", "new-writing"
+    }  # fmt: skip
+    os.utime(folder / "new-writing", (0, 0))
+    Objects(folder, 5000).prune(0)
+    assert not list(folder.iterdir())
+
+
+def test_a_writer_whose_file_was_dropped_goes_on_without(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache = Objects(tmp_path / "code", 5000)
+
+    def dropped(source: str, target: Path) -> None:
+        os.unlink(source)
+        raise FileNotFoundError(source)
+
+    monkeypatch.setattr("os.replace", dropped)
+    cache.put("a", b"code")
+    assert cache.get("a") is None and not list(cache.folder.iterdir())
 
 
 def together(number: int) -> bool:

@@ -26,9 +26,13 @@ from ir.loops import Kernel, to_text
 KERNEL = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)
 _LOCK = threading.Lock()
 _COMPILED: weakref.WeakValueDictionary[tuple[str, Target], Compiled] = weakref.WeakValueDictionary()
+_MADE: weakref.WeakValueDictionary[tuple[str, Target], _Object] = weakref.WeakValueDictionary()
 
 
-if hasattr(os, "register_at_fork"):  # a child must not inherit a compiler in mid-work
+# A child must not inherit a compiler in mid-work: LLVM's state, or the lock of llvmlite, which lets
+# one thread at a time into LLVM and whose holder is not there to release it. So a fork waits for
+# who compiles, which gives way after every kernel.
+if hasattr(os, "register_at_fork"):
     os.register_at_fork(
         before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release
     )
@@ -129,32 +133,38 @@ def compile_kernels(kernels: Iterable[Kernel], target: Target) -> list[Compiled]
     """The machine code of each; equal kernels share it.
 
     What is new comes into this process together, in a fraction of the time that each would take
-    alone, and stays as long as any of it is used.
+    alone, and stays as long as any of it is used. Others that compile, or fork, wait for one kernel
+    at most; who compiles the same meanwhile shares what is made.
     """
     contents = [(_content(kernel), kernel) for kernel in kernels]
     named = [(_shortened(content), content, kernel) for content, kernel in contents]
-    with _LOCK:
-        found: dict[str, Compiled] = {}
-        new: dict[str, _Object] = {}
-        for name, content, kernel in named:
-            compiled = _COMPILED.get((name, target))
+    found: dict[str, Compiled] = {}
+    new: dict[str, _Object] = {}
+    for name, content, kernel in named:
+        if name in found or name in new:
+            continue
+        with _LOCK:
+            compiled, made = _COMPILED.get((name, target)), _MADE.get((name, target))
             if compiled is not None:
                 found[name] = compiled
-            elif name not in new:
-                new[name] = _object(content, target, partial(kernel_module, kernel, target))
+                continue
+            made = made or _object(content, target, partial(kernel_module, kernel, target))
+            new[name] = _MADE[name, target] = made
+    with _LOCK:
         loaded = _loaded({f"k_{name}": each for name, each in new.items()}, target)
         for name, compiled in zip(new, loaded, strict=True):
-            found[name] = _COMPILED[name, target] = compiled
-        return [found[name] for name, *_ in named]
+            found[name] = _COMPILED.setdefault((name, target), compiled)
+    return [found[name] for name, *_ in named]
 
 
 def assembled(text: str, target: Target, entry: str) -> Compiled:
     """The machine code of LLVM assembly; ``address`` is that of ``entry``."""
-    made = _object(text, target, lambda machine: parsed(text, machine))
-    return _loaded({entry: made}, target)[0]
+    with _LOCK:
+        made = _object(text, target, lambda machine: parsed(text, machine))
+        return _loaded({entry: made}, target)[0]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Object:
     """An object file; see ``Compiled`` for the rest."""
 

@@ -155,13 +155,6 @@ def gradient_names(graph: ir.Graph) -> list[str]:
     return [n for n in (*graph.inputs, *graph.weights) if graph.types[n].dtype.is_float]
 
 
-def op_label(op: ir.Op) -> str:
-    """The name of an op; of a fused one, its parts: ``conv+bias+relu``."""
-    if isinstance(op, ir.ops.Fused):
-        return "+".join(part.name for part in (op.root, *op.epilogue))
-    return op.name
-
-
 def _named_file(text: str) -> tuple[str, str]:
     name, equals, file = text.partition("=")
     if not (name and equals and file):

@@ -19,6 +19,7 @@ from convc.select import Choice, choices
 from convc.settings import default_threads
 from convc.tools import arguments
 from convc.tools.accuracy import Accuracy, accuracy, magnitude, peak, random_inputs, worst
+from convc.tools.labels import images_note, often, op_label
 from convc.tools.options import How, add_options, how, of_graph
 from convc.tools.table import json_text, table
 from convc.tuning.database import measured
@@ -41,12 +42,16 @@ EXAMPLE = "  convc check lenet.ir --sizes N=4\n  convc check lenet.ir --input x=
 
 @dataclass(frozen=True, kw_only=True)
 class NodeCheck(Accuracy):
-    """One node alone, compiled, beside the interpreter on the same inputs in float64."""
+    """One node alone, compiled, beside the interpreter on the same inputs in float64.
+
+    ``images``: how often it runs, where it runs for one image after the other; the worst counts.
+    """
 
     node: str
     op: str
     algorithm: str
     type: str
+    images: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,8 +186,8 @@ def _check_node(
         ]
     found = worst(checks)
     type = ", ".join(str(one.types[name]) for name in node.outputs)
-    return NodeCheck(node=node.name, op=arguments.op_label(node.op), type=type,
-                     algorithm=algorithm.name, **asdict(found))  # fmt: skip
+    return NodeCheck(node=node.name, op=op_label(node.op), type=type, algorithm=algorithm.name,
+                     images=choice.piece.images, **asdict(found))  # fmt: skip
 
 
 def _operands(one: ir.Graph, reference: Mapping[str, Array], image: int) -> dict[str, Array]:
@@ -329,11 +334,12 @@ def _json(section: Section) -> dict[str, object]:
 
 def _text(section: Section) -> str:
     errors = ("max error", "allowed", "relative", "verdict")
-    nodes = [(c.node, c.op, c.algorithm, c.type, *_numbers(c)) for c in section.nodes]
-    outputs = [(c.output, c.type, *_numbers(c)) for c in section.outputs]
+    checks, outputs = section.nodes, [(c.output, c.type, *_numbers(c)) for c in section.outputs]
+    nodes = [(c.node, often(c.op, c.images), c.algorithm, c.type, *_numbers(c)) for c in checks]
     return "\n\n".join([
         f"{section.name}: each op alone",
-        table(("node", "op", "algorithm", "type", *errors), nodes),
+        "\n".join([table(("node", "op", "algorithm", "type", *errors), nodes),
+                   *images_note((c.images for c in checks), "the worst image counts")]),
         f"{section.name}: the whole model",
         table(("output", "type", *errors), outputs),
     ])  # fmt: skip

@@ -25,10 +25,10 @@ from convc.tools.arguments import (
     add_target,
     add_threads,
     new_parser,
-    op_label,
     positive,
     writable_folder,
 )
+from convc.tools.labels import op_label
 from convc.tools.progress import Progress
 from convc.tools.table import json_text, pairs, table
 from convc.train import Digits, Trainer, load_digits

@@ -19,18 +19,20 @@ from convc.model import Model, Stages
 from convc.program import Step
 from convc.tools import arguments
 from convc.tools.accuracy import random_inputs
+from convc.tools.labels import images_note, often, op_label
 from convc.tools.options import add_options, how
 from convc.tools.table import json_text, nbytes, seconds, table
 from convc.tools.timing import measure, peak_rate
+from convc.tools.traffic import touched_bytes
 
 DESCRIPTION = """\
 Run MODEL on random inputs and print what each step of it takes on one thread: the median over the
-runs, its share of all steps, the bytes of the buffers that it reads and writes, and for what an op
-computes (not conversions between layouts, and the like) its rate. A rate counts
-the flops of the direct sum, whatever the algorithm: it may pass the peak of multiply-adds, which
-is measured too. Steps of one node share its flops and have one rate. Steps i0, i1, ... run for one
-image of a batch after the other; what is printed is of all images. --threads is for calls of the
-whole model, which are measured beside."""
+runs, its share of all steps, the bytes that it reads and writes, each counted once (from the
+caches where they are there), and for what an op computes (not conversions between layouts, and the
+like) its rate. A rate counts the flops of the direct sum, whatever the algorithm: it may pass the
+peak of multiply-adds, which is measured too. Steps of one node share its flops and have one rate.
+'8 x' marks steps, i0, i1, ..., that run for one image of a batch after the other; what is printed
+is of all images. --threads is for calls of the whole model, which are measured beside."""
 EXAMPLE = """\
   convc profile zoo:resnet50
   convc profile lenet.ir --sizes N=8 --gradients --trace lenet.json"""
@@ -72,7 +74,7 @@ class Profiled:
         return (
             self.step,
             self.node,
-            self.op,
+            often(self.op, self.times),
             self.algorithm,
             seconds(self.seconds),
             f"{self.share:.1%}",
@@ -110,13 +112,11 @@ class Profile:
         """A table, and sums."""
         rate = self.flops / self.whole
         shown = ", ".join(f"{name}: {type}" for name, type in self.inputs.items())
-        images = max((step.times for step in self.steps), default=1)
-        often = f"i0, i1, ... run for each of {images} images; times and bytes are of all of them"
         return "\n".join([
             table(HEADER, [step.cells() for step in self.steps]),
             "",
             f"{self.model} on {shown}; {self.target}, steps on one thread, {self.runs} runs",
-            *([often] if images > 1 else []),
+            *images_note((step.times for step in self.steps), "times and bytes are of all of them"),
             f"all steps {seconds(self.total)}; a call, threads: {self.threads}, "
             f"{seconds(self.whole)}, {self.flops / 1e9:.3g} Gflop, {rate / 1e9:.1f} GFLOP/s, "
             f"{rate / self.whole_peak:.0%} of the FMA peak, {self.whole_peak / 1e9:.1f} GFLOP/s",
@@ -225,11 +225,10 @@ def _described(
     rows = []
     for (number, times, step), took in zip(steps, medians, strict=True):
         rate = _rate(made, nodes[step.node], spent) if _computes(made, step) else None
-        label = arguments.op_label(nodes[step.node].op) if step.node in nodes else ""
-        moved = sum(param.size * ir.DType(param.dtype).itemsize for param in step.kernel.params)
+        label = op_label(nodes[step.node].op) if step.node in nodes else ""
         rows.append(Profiled(
             number, step.node, label, step.algorithm, step.kernel.name, took,
-            took / total if total else 0.0, moved * times, rate,
+            took / total if total else 0.0, touched_bytes(step.kernel) * times, rate,
             rate / (peak * _lanes(made, step)) if rate else None, times,
         ))  # fmt: skip
     return rows

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -22,9 +23,9 @@ from convc.plan import Placed, Plan
 from convc.program import Step
 from convc.select import candidates
 from convc.tools import arguments, plotting, show_ops, show_passes, show_plot
+from convc.tools.labels import images_note, often, op_label, steps_notes, unknown_node
 from convc.tools.options import add_options, options_of
 from convc.tools.table import nbytes, pairs, seconds, table
-from ir.errors import did_you_mean
 from ir.loops import Kernel, to_text
 
 DESCRIPTION = """\
@@ -47,6 +48,10 @@ EXAMPLE = """\
   convc show --ops conv max_pool"""
 
 
+LISTED = 4  # nodes, where many share a line
+CONVERTED = re.compile(r"\.NC(\d+c)?(\+[\d:x]+)?$")  # the name of a slot in another layout
+
+
 @dataclass(frozen=True)
 class View:
     """What is asked for: a graph, static beyond ``--at graph``, and of it, what."""
@@ -61,6 +66,11 @@ class View:
         """All stages of the graph."""
         return stages(self.graph, self.options)
 
+    def check_node(self) -> None:
+        """Raise ``InputError`` where the node asked for does not exist."""
+        if self.node is not None:
+            _ = self.wanted
+
     def shows(self, name: str) -> bool:
         """Whether to show a node of the optimised graph."""
         return self.node is None or self.wanted == name
@@ -71,13 +81,17 @@ class View:
 
         Raises ``InputError`` where there is neither.
         """
-        (name,) = renamed({str(self.node): ""}, self.graph, self.stages.optimised)
-        names = [node.name for node in self.stages.optimised.nodes]
-        if name not in names:
-            hint = did_you_mean(name, names)
-            raise InputError(f"--node: no node '{name}' after the passes{hint} "
-                             f"(there are: {', '.join(names)})")  # fmt: skip
+        better = self.stages.optimised
+        (name,) = renamed({str(self.node): ""}, self.graph, better)
+        if all(node.name != name for node in better.nodes):
+            raise InputError(f"--node: {unknown_node(str(self.node), self.graph, better)}")
         return name
+
+    @cached_property
+    def idle(self) -> bool:
+        """Whether the node asked for has no step."""
+        steps = self.stages.plan.numbered()
+        return self.node is not None and all(step.node != self.wanted for _, step in steps)
 
 
 def add_parser(subparsers: arguments.Subparsers) -> None:
@@ -126,6 +140,7 @@ def run(args: argparse.Namespace) -> int:
     if args.sizes or args.at != "graph":
         graph = arguments.bound(graph, args.sizes, 1)
     view = View(graph, options_of(args), args.node, args.diff)
+    view.check_node()  # before anything is printed
     for text in STAGES[args.at](view):
         print(text.rstrip("\n"))
     if args.plot is not None:
@@ -152,6 +167,7 @@ def _algorithms(view: View) -> Iterator[str]:
     rows = []
     others: dict[tuple[str, str, str], list[str]] = {}
     parts = pieces(made.optimised, view.options.by_image)
+    busy = {step.node for _, step in made.plan.numbered()}
     for part in parts:
         for node in part.graph.nodes:
             if not view.shows(node.name):
@@ -160,17 +176,17 @@ def _algorithms(view: View) -> Iterator[str]:
             chosen = made.algorithms[node.name]
             time = seconds(chosen.seconds(site))
             types = ", ".join(str(part.graph.types[name]) for name in node.outputs)
-            times = f"{part.images} x " if part.images else ""
-            label = arguments.op_label(node.op)
-            rows.append((node.name, label, times + types, chosen.name, time))
+            label = often(op_label(node.op), part.images)
+            rows.append((node.name, label, types, chosen.name, time if node.name in busy else "-"))
             for other in candidates(site, view.options.accuracy):
                 if other.algorithm.name != chosen.name:
                     why = other.reason or "expected to be slower"
                     time = "" if other.reason else seconds(other.seconds)
                     others.setdefault((other.algorithm.name, time, why), []).append(node.name)
     yield table(("node", "op", "type", "algorithm", "predicted"), rows)
-    alone = f", of one image for what runs image by image ({parts[0].images} x)"
-    yield f"\npredicted: time on one thread{alone if parts[0].images else ''}. Not chosen:\n"
+    yield "\npredicted: time on one thread; -: no kernel, the result lies where the operands do"
+    yield from images_note((part.images for part in parts), "times are of one image")
+    yield "\nNot chosen:\n"
     yield table(
         ("algorithm", "predicted", "reason", "nodes"),
         [(*key, _listed(nodes, len(rows))) for key, nodes in others.items()],
@@ -178,7 +194,10 @@ def _algorithms(view: View) -> Iterator[str]:
 
 
 def _listed(names: list[str], total: int) -> str:
-    return f"all {total}" if len(names) == total > 1 else ", ".join(names)
+    if len(names) == total > 1:
+        return f"all {total}"
+    more = f", ... ({len(names)})" if len(names) > LISTED else ""
+    return ", ".join(names[:LISTED]) + more
 
 
 # ---------------------------------------------------------------- kernels
@@ -187,10 +206,15 @@ def _listed(names: list[str], total: int) -> str:
 def _kernels(view: View, text: Callable[[Kernel, Target], str], mark: str) -> Iterator[str]:
     """Each distinct kernel once, under a line that says which steps run it."""
     made = view.stages
+    if view.idle:
+        yield from (f"{mark} {line}" for line in _idle(view))
+        return
     found: dict[str, list[tuple[str, Step]]] = {}
     for place, step in made.plan.numbered():
         if view.shows(step.node):
             found.setdefault(jit.digest(step.kernel), []).append((place, step))
+    places = (place for uses in found.values() for place, _ in uses)
+    yield from (f"{mark} {note}" for note in steps_notes(made.plan, places))
     for uses in found.values():
         kernel = uses[0][1].kernel
         served = ", ".join(f"{place} {step.node} ({step.algorithm})" for place, step in uses)
@@ -206,15 +230,19 @@ def _kernels(view: View, text: Callable[[Kernel, Target], str], mark: str) -> It
 
 def _plan(view: View) -> Iterator[str]:
     made = view.stages
-    yield "steps (p0, p1, ... run once, when the model is made; slots: read -> written):\n"
+    if view.idle:
+        yield from _idle(view)
+        return
+    yield "steps (slots: read -> written):\n"
     images = made.plan.program.images
-    if images is not None:
-        yield f"i0, i1, ... run first, for each of {images.count} images, on slots i0, i1, ...\n"
     shown = [(place, step) for place, step in made.plan.numbered() if view.shows(step.node)]
     yield table(
         ("step", "node", "algorithm", "kernel", "tasks", "parallel", "slots"),
         [_step(place, step) for place, step in shown],
     )
+    notes = steps_notes(made.plan, (place for place, _ in shown))
+    if notes:
+        yield "\n".join(["", *notes])
     yield "\nmemory (bytes; life: from step to step):\n"
     bound = images.bound if images is not None else {}
     rows = [
@@ -223,7 +251,33 @@ def _plan(view: View) -> Iterator[str]:
         for row in (_memory(view, part) if part is made.plan else _memory(view, part, "i", bound))
     ]
     yield table(("slot", "name", "role", "bytes", "offset", "life"), rows)
+    if any(CONVERTED.search(str(name)) for _, name, *_ in rows):
+        yield "\nx.NC16c+1:2: x converted, to blocks of 16 channels with 1 zero before, 2 behind"
     yield "\n" + _totals(made)
+
+
+def _idle(view: View) -> Iterator[str]:
+    """Why a node has no step: where its result lies, and what is written there by which node."""
+    (node,) = (node for node in view.stages.optimised.nodes if node.name == view.wanted)
+    joined = isinstance(node.op, ir.ops.Concat)
+    how = "its parts are written where it lies" if joined else "it lies in its operand"
+    yield f"{node.name} ({op_label(node.op)}) has no step of its own: {how}, by"
+    yield from pairs(_writers(view, node)).splitlines()
+
+
+def _writers(view: View, node: ir.Node) -> Iterator[tuple[str, str]]:
+    """What computes the operands of a node, through those that have no step either."""
+    graph, plan = view.stages.optimised, view.stages.plan
+    for value in dict.fromkeys(node.inputs):
+        producer = graph.producer(value)
+        if producer is None:
+            yield value, "an input" if value in graph.inputs else "a weight"
+            continue
+        places = [place for place, step in plan.numbered() if step.node == producer.name]
+        if places:
+            yield producer.name, f"{op_label(producer.op)}, step {places[-1]}"
+        else:
+            yield from _writers(view, producer)
 
 
 def _step(place: str, step: Step) -> tuple[object, ...]:

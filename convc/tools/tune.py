@@ -17,6 +17,7 @@ from convc.passes import optimised
 from convc.select import Choice, choices
 from convc.tools import arguments
 from convc.tools.compile import with_gradients
+from convc.tools.labels import images_note, often, op_label
 from convc.tools.options import add_options, options_of
 from convc.tools.progress import Progress
 from convc.tools.table import json_text, seconds, table
@@ -69,7 +70,7 @@ class Line:
         """As text, in the order of ``HEADER``."""
         taken = "-" if self.measured is None else seconds(self.measured)
         gain = "-" if self.speedup is None else f"{self.speedup:.2f}x"
-        op = f"{self.images} x {self.op}" if self.images else self.op
+        op = often(self.op, self.images)
         return (self.node, op, self.before, self.after, seconds(self.predicted), taken, gain)
 
 
@@ -178,7 +179,7 @@ def _lines(graph: ir.Graph, options: Options, forced: Mapping[str, str]) -> Iter
         if len(new.applicable) > 1:
             chosen = new.chosen
             yield Line(
-                new.node.name, arguments.op_label(new.node.op), old.chosen.algorithm.name,
+                new.node.name, op_label(new.node.op), old.chosen.algorithm.name,
                 chosen.algorithm.name, chosen.seconds, chosen.measured,
                 _measured(new, old.chosen.algorithm.name), new.piece.images,
             )  # fmt: skip
@@ -205,10 +206,7 @@ def _text(lines: Sequence[Line], outcome: Outcome, store: Database) -> str:
         "before: by prediction alone, which is for one thread. measured: the op alone, without "
         "conversions\nof layouts, which count in the choice; so a speed-up can be below 1.",
     ]
-    images = next((line.images for line in lines if line.images), None)
-    if images:
-        parts.append(f"{images} x: for one image of a batch after the other; times are of one, but "
-                     "for the sum.")  # fmt: skip
+    parts += images_note((line.images for line in lines), "times are of one image, the sum of all")
     parts.append(_total(lines))
     if outcome.left:
         parts.append(f"no time left for: {', '.join(outcome.left)} (run again, or --budget)")

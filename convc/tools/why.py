@@ -17,6 +17,7 @@ from convc.plan import plan
 from convc.select import Candidate, Choice, choices
 from convc.tools import arguments
 from convc.tools.check import one_node
+from convc.tools.labels import images_note, often, op_label, unknown_node
 from convc.tools.options import add_options, options_of
 from convc.tools.progress import Progress
 from convc.tools.table import json_text, nbytes, seconds, table
@@ -26,7 +27,6 @@ from convc.tuning.database import Database
 from convc.tuning.records import REFUSED, Context, Times
 from convc.tuning.trial import workspace_bytes
 from convc.tuning.tuner import HOPELESS, tune
-from ir.errors import did_you_mean
 
 DESCRIPTION = """\
 For each op of MODEL, as the passes leave it, or for one NODE and the parts that a composite op
@@ -34,8 +34,8 @@ consists of, print every algorithm: why it does not apply, or what it is predict
 thread, what bringing its operands and result into other layouts adds, what it took when measured
 (by convc tune, or now with --measure; without the call itself), the memory it needs beside
 operands and results, the error it promises, and the rate: flops of the direct sum, by the time
-measured, or predicted where none is. '>' marks the one chosen. Of ops that run for one image of a
-batch after the other, all this is of one image."""
+measured, or predicted where none is. '>' marks the one chosen. '8 x' marks ops that run for one
+image of a batch after the other: all this is of one image."""
 EXAMPLE = """\
   convc why lenet.ir conv1 --measure
   convc why resnet.ir --sizes N=8 --gradients --accuracy exact"""
@@ -102,8 +102,7 @@ class Explained:
                 other = each.remark.startswith("only for ")  # another kind of op
                 reasons.setdefault(OTHER if other else each.remark, []).append(each.algorithm)
         rows = [each.cells() for each in self.algorithms if each.applicable]
-        times = f", for each of {self.images} images" if self.images else ""
-        heading = f"{self.node}: {self.op} {self.type}, {self.flops:,} flops{times}"
+        heading = f"{self.node}: {often(self.op, self.images)} {self.type}, {self.flops:,} flops"
         lines = [heading, table(HEADER, rows)]
         lines += [f"   not {', '.join(names)}: {reason}" for reason, names in reasons.items()]
         if self.measured_best:
@@ -148,7 +147,9 @@ def run(args: argparse.Namespace) -> int:
                          "nodes": [asdict(each) for each in explained]}))  # fmt: skip
         return 0
     limit = "" if peak is None else f", FMA peak {peak / 1e9:.1f} GFLOP/s"
-    print("\n\n".join([*(each.text() for each in explained), f"{context}{limit}"]))
+    notes = images_note((each.images for each in explained), "all figures are of one image")
+    print("\n\n".join([*(each.text() for each in explained),
+                       "\n".join([*notes, f"{context}{limit}"])]))  # fmt: skip
     return 0
 
 
@@ -157,11 +158,7 @@ def _wanted(name: str, graph: ir.Graph, better: ir.Graph) -> tuple[ir.Node, ...]
     merged = renamed(dict.fromkeys((name, *_parts(name, graph)), ""), graph, better)
     found = tuple(node for node in better.nodes if node.name in merged)
     if not found:
-        listed = [node.name for node in better.nodes]
-        hint = did_you_mean(next(iter(merged)), listed)
-        raise InputError(
-            f"no node '{name}' after the passes{hint} (there are: {', '.join(listed)})"
-        )
+        raise InputError(unknown_node(name, graph, better))
     return found
 
 
@@ -213,7 +210,7 @@ def _explained(
         )
         best = other.chosen.algorithm
         yield Explained(
-            choice.node.name, arguments.op_label(choice.node.op), name.rpartition(" : ")[2],
+            choice.node.name, op_label(choice.node.op), name.rpartition(" : ")[2],
             flops, weighed, None if best is choice.chosen.algorithm else best.name,
             choice.piece.images,
         )  # fmt: skip

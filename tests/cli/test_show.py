@@ -9,7 +9,7 @@ from convc.passes import PIPELINE
 from convc.select import choices
 from convc.tools import show
 from convc.tools.table import nbytes, seconds
-from tests.cli.commands import network, refused, status
+from tests.cli.commands import network, refused, status, weight
 
 
 @pytest.mark.parametrize("stage", show.STAGES)
@@ -85,6 +85,91 @@ def test_show_prints_each_kernel_once(model, capsys):
 def test_show_prints_code_for_other_machines(model, capsys):
     assert status("show", model, "--at", "asm", "--target", "neon", "--node", "relu1") == 0
     assert "fmla" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("stage", ["plan", "loops", "asm"])
+def test_a_node_without_a_step_is_told_with_those_that_write_its_result(stage, tmp_path, capsys):
+    b = ir.Builder("joined")
+    x = b.input("x", "f32[1, 16, 6, 6]")
+    rng = np.random.default_rng(0)
+    left = b.conv(x, weight(b, rng, "wide", 32, 16, 3, 3), pad=1, name="left")
+    right = b.conv(x, weight(b, rng, "narrow", 16, 16, 3, 3), pad=1, name="right")
+    joined = b.concat([left, right], name="joined")
+    b.output("y", b.max_pool(joined, 2))
+    b.build().save(tmp_path / "joined.ir")
+    assert status("show", tmp_path / "joined.ir", "--at", stage, "--node", "joined") == 0
+    said = capsys.readouterr().out.splitlines()
+    plan = convc.compile(b.build()).stages().plan
+    last = {step.node: place for place, step in plan.numbered()}
+    assert "joined" not in last
+    assert len(said) == 3
+    assert "joined (concat) has no step of its own: its parts are written where it lies" in said[0]
+    for line, node in zip(said[1:], ("left", "right"), strict=True):
+        assert line.split()[-4:] == [node, "conv,", "step", last[node]]
+    assert status("show", tmp_path / "joined.ir", "--at", "algorithms") == 0
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    (row,) = (row for row in rows if row[:2] == ["joined", "concat"])
+    assert row[-1] == "-"
+
+
+@pytest.fixture
+def photos(tmp_path):
+    """A network that runs large images one by one, and what follows over the whole batch."""
+    b = ir.Builder("photos")
+    rng, x = np.random.default_rng(0), b.input("x", "f32[N, 16, 128, 128]")
+    for number in range(3):
+        w = weight(b, rng, f"w{number}", 16, 16, 3, 3)
+        x = b.relu(b.conv(x, w, pad=1, name=f"conv{number}"), name=f"relu{number}")
+    x = b.max_pool(x, 16, name="pool")
+    b.output("y", b.dense(b.flatten(x), weight(b, rng, "dense.weight", 1024, 5), name="dense"))
+    b.build().save(tmp_path / "photos.ir")
+    return tmp_path / "photos.ir"
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["show", "--at", "algorithms"],
+        ["why"],
+        ["tune", "--budget", "0"],
+        ["profile", "--runs", "1"],
+        ["check", "--no-gradients"],
+    ],
+    ids=lambda argv: argv[0],
+)
+def test_what_runs_by_image_is_marked_and_explained_alike(argv, photos, capsys):
+    assert status(argv[0], photos, *argv[1:], "--sizes", "N=2") == 0
+    said = capsys.readouterr().out
+    note = "2 x: runs for one image of the batch after the other; "
+    assert said.count(note) == 1
+    assert "2 x conv+relu" in said
+    assert "2 x dense" not in said
+    assert status(argv[0], photos, *argv[1:], "--sizes", "N=1") == 0
+    assert " x: runs for" not in capsys.readouterr().out
+
+
+def test_the_names_of_steps_are_explained_where_they_occur(photos, capsys):
+    for stage, mark in (("plan", ""), ("loops", "# "), ("llvm", "; ")):
+        assert status("show", photos, "--at", stage, "--sizes", "N=2") == 0
+        said = capsys.readouterr().out.splitlines()
+        for name in ("ip0, ip1, ...", "i0, i1, ..."):
+            assert sum(line.startswith(f"{mark}{name} run ") for line in said) == 1
+        assert not any(line.startswith(f"{mark}p0, ") for line in said)  # no step is called so
+        assert any(line.endswith("for one image after the other, 2 times") for line in said)
+    assert status("show", photos, "--at", "plan", "--node", "pool", "--sizes", "N=1") == 0
+    assert " run " not in capsys.readouterr().out
+
+
+def test_an_unknown_node_is_refused_before_anything_is_printed(model, capsys):
+    for stage in set(show.STAGES) - {"graph", "passes"}:
+        assert status("show", model, "--at", stage, "--node", "conv2") == 2
+        said = capsys.readouterr()
+        assert not said.out
+        assert "no node 'conv2'; did you mean 'conv1'?" in said.err
+        assert "no node 'zzz'; there are relu1, pool1" in refused(
+            capsys, "show", model, "--at", stage, "--node", "zzz"
+        )
+    assert "no node 'zzz'; there are relu1, pool1" in refused(capsys, "why", model, "zzz")
 
 
 def test_show_refuses_what_it_cannot_show(model, tmp_path, capsys):

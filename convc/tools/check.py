@@ -19,8 +19,10 @@ from convc.select import Choice, choices
 from convc.settings import default_threads
 from convc.tools import arguments
 from convc.tools.accuracy import Accuracy, accuracy, magnitude, peak, random_inputs, worst
+from convc.tools.blas import one_thread
 from convc.tools.labels import images_note, often, op_label
 from convc.tools.options import How, add_options, how, of_graph
+from convc.tools.progress import Event, Progress
 from convc.tools.table import json_text, table
 from convc.tuning.database import measured
 from ir.errors import GradientError, GraphError, did_you_mean
@@ -85,24 +87,27 @@ def check_nodes(
     threads: int | None = None, tolerance: float | None = None,
     nodes: Sequence[ir.Node] | None = None, accuracy: str = "fast",
     algorithms: Mapping[str, str] | None = None, by_image: bool = True,
+    progress: Event | None = None,
 ) -> list[NodeCheck]:  # fmt: skip
     """Compile each of the ``nodes`` (default: all) of a static graph by itself and compare it
     with the interpreter.
 
     A node is given the float64 values of its operands, rounded to their types. ``tolerance``
     replaces what its algorithm promises; ``accuracy``, ``algorithms`` and ``by_image`` are as of
-    ``convc.compile``.
+    ``convc.compile``; ``progress`` is told of each node.
     """
     reference = ir.values(graph, inputs, "float64")
     chosen_target = target_named(target)
     times = measured(chosen_target, threads or default_threads())  # as for the whole model
-    made = choices(graph, chosen_target, accuracy, algorithms, times, by_image=by_image)
+    found = choices(graph, chosen_target, accuracy, algorithms, times, by_image=by_image)
     wanted = {node.name for node in (graph.nodes if nodes is None else nodes)}
-    return [
-        _check_node(choice, reference, chosen_target, threads, tolerance)
-        for choice in made
-        if choice.node.name in wanted
-    ]
+    made = [choice for choice in found if choice.node.name in wanted]
+    checks = []
+    for number, choice in enumerate(made):
+        if progress is not None:
+            progress(f"{choice.node.name} alone", number / len(made))
+        checks.append(_check_node(choice, reference, chosen_target, threads, tolerance))
+    return checks
 
 
 def check_graph(
@@ -240,10 +245,13 @@ def run(args: argparse.Namespace) -> int:
     gradients, missing = _gradients(graph, args.gradients)
     chosen = how(args)
     _check_forced(chosen, [graph] if gradients is None else [graph, gradients])
-    sections = [_section("forward", graph, given, args, chosen)]
-    if gradients is not None:
-        known = optimised(graph, chosen["passes"]).nodes
-        sections.append(_section("gradients", gradients, given, args, chosen, known))
+    progress = Progress()
+    with one_thread():
+        sections = [_section("forward", graph, given, args, chosen, progress)]
+        if gradients is not None:
+            known = optimised(graph, chosen["passes"]).nodes
+            sections.append(_section("gradients", gradients, given, args, chosen, progress, known))
+    progress.done("checked")
     passed = all(check.passed for section in sections for check in section.checks)
     if args.json:
         print(json_text({"passed": passed, "sections": [_json(section) for section in sections]}))
@@ -286,7 +294,7 @@ def _check_forced(chosen: How, graphs: Sequence[ir.Graph]) -> None:
 
 def _section(
     name: str, graph: ir.Graph, given: Mapping[str, Array], args: argparse.Namespace,
-    chosen: How, known: Sequence[ir.Node] = (),
+    chosen: How, progress: Progress, known: Sequence[ir.Node] = (),
 ) -> Section:  # fmt: skip
     """Check a graph; its nodes only where they are not ``known`` to be checked already."""
     inputs = {**random_inputs(graph, args.seed), **given}
@@ -302,11 +310,14 @@ def _section(
         "accuracy": args.accuracy,
         "by_image": args.by_image,
     }
+    progress.update(f"{name}: the whole model")
     outputs = check_graph(graph, inputs, passes=passes, algorithms=forced, **same)
     right = all(check.passed for check in outputs)
     guilty = None if right else _guilty(graph, inputs, passes, outputs)
     forced = renamed(forced, graph, better)
-    checks = check_nodes(better, inputs, nodes=nodes, algorithms=forced, **same)
+    progress.update(f"{name}: each of {len(nodes)} ops alone")
+    each = progress if progress.terminal else None
+    checks = check_nodes(better, inputs, nodes=nodes, algorithms=forced, progress=each, **same)
     return Section(name, checks, outputs, guilty)
 
 

@@ -1,6 +1,7 @@
 """``convc check``: right code passes, wrong code is named."""
 
 import json
+import re
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 import convc
 import ir
 from convc.algorithms import bodies
-from convc.tools import accuracy, check
+from convc.tools import accuracy, blas, check
 from ir.loops.nodes import Const
 from tests.cli.commands import network, refused, status
 
@@ -75,6 +76,7 @@ def test_check_notices_nan_and_a_wrong_pass(model, capsys, monkeypatch):
 def test_check_holds_everything_to_a_given_tolerance(model, capsys):
     assert status("check", model, "--tolerance", "1e-3", "--no-gradients") == 0
     assert status("check", model, "--tolerance", "0", "--no-gradients") == 1
+    capsys.readouterr()
     assert "negative" in refused(capsys, "check", model, "--tolerance", "-1")
     assert "must be a number" in refused(capsys, "check", model, "--tolerance", "nan")
 
@@ -165,3 +167,33 @@ def test_random_inputs_respect_what_they_are_used_for():
         inputs = accuracy.random_inputs(graph, seed)
         assert inputs["p"].min() > 0
         assert 0 <= inputs["labels"].min() <= inputs["labels"].max() < 3
+
+
+def test_check_says_how_far_it_is(model, capsys):
+    assert status("check", model) == 0
+    lines = capsys.readouterr().err.splitlines()
+    assert lines[0] == "forward: the whole model"
+    assert re.fullmatch(r"gradients: each of \d+ ops alone", lines[3])
+    assert len(lines) == 5
+    graph, told = network().bind({"N": 2}), []
+    inputs = accuracy.random_inputs(graph)
+    check.check_nodes(graph, inputs, threads=1, progress=lambda *event: told.append(event))
+    assert [text for text, _ in told] == [f"{node.name} alone" for node in graph.nodes]
+    assert [share for _, share in told] == sorted(share for _, share in told)
+
+
+def test_products_of_matrices_stay_on_one_thread_for_a_while():
+    library = blas._library()
+    names = [name.format("get") for name in blas.NAMES]
+    (get,) = (getattr(library, name) for name in names if hasattr(library, name))
+    before = get()
+    with pytest.raises(ZeroDivisionError), blas.one_thread():
+        assert get() == 1
+        raise ZeroDivisionError
+    assert get() == before
+
+
+def test_another_library_than_openblas_is_left_alone(monkeypatch):
+    monkeypatch.setattr(blas, "_library", lambda: None)
+    with blas.one_thread():
+        pass

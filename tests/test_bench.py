@@ -83,9 +83,29 @@ def test_layers_are_chosen_by_pattern(capsys):
     assert f"did you mean '{TINY}'" in refused(capsys, "bench", "--layers", TINY[:-1])
 
 
-def test_options_of_single_layers_mean_nothing_to_others(capsys):
-    for option, value in (("--directions", "g"), ("--algorithm", "direct"), ("--plot", "x.png")):
-        assert f"{option} is for single layers" in refused(capsys, "bench", "lenet", option, value)
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["lenet", "--directions", "g"],
+        ["lenet", "--algorithm", "direct"],
+        ["lenet", "--plot", "x.png"],
+        ["--layers", "--sizes", "N=2"],
+        ["--ops", "--vs", "torch_nhwc"],
+        ["--ops", "--batch", "2"],
+        ["--ops", "--without", "simplify"],
+        ["conv", "--sizes", "N=2"],
+        ["conv", "--threads", "2"],
+        ["--batch", "2"],
+        ["--passes", "none"],
+    ],
+    ids=" ".join,
+)
+def test_an_option_that_means_nothing_is_refused(argv, monkeypatch, capsys):
+    monkeypatch.setattr(peers, "require", lambda names: None)
+    option = [word for word in argv if word.startswith("--") and word not in ("--layers", "--ops")]
+    said = refused(capsys, "bench", *argv)
+    assert f"error: {option[0]} is for " in said
+    assert "; leave it out" in said
 
 
 # ---------------------------------------------------------------- peers
@@ -261,6 +281,27 @@ def test_networks_of_any_size_and_in_files(tmp_path, capsys):
     assert "classifier_convolutional" in said
     assert "mine.ir" in said
     assert "no network has" in refused(capsys, *argv[:2], "--sizes", "M=3")
+
+
+def test_the_batch_of_a_network_is_said_once(tmp_path, capsys):
+    zoo.build("lenet", 3).save(tmp_path / "fixed.ir")
+    b = ir.Builder("named")
+    x = b.input("x", "f32[images, 2, S]")
+    b.output("y", b.relu(x))
+    b.build().save(tmp_path / "named.ir")
+    named, fixed = tmp_path / "named.ir", tmp_path / "fixed.ir"
+
+    def shape(*argv):
+        assert status("bench", named, "--rounds", 1, "--json", *argv) == 0
+        (result,) = json.loads(capsys.readouterr().out)["results"]
+        return result["inputs"]["x"]
+
+    assert shape() == "f32[1, 2, 64]"
+    assert shape("--batch", 5, "--sizes", "S=7") == "f32[5, 2, 7]"
+    assert shape("--sizes", "images=4") == "f32[4, 2, 64]"
+    said = refused(capsys, "bench", "lenet", "--batch", 2, "--sizes", "N=2")
+    assert "--batch and --sizes both say what N is; give one of them" in said
+    assert "the batch size of " in refused(capsys, "bench", fixed, "--batch", 2)
 
 
 def test_a_network_with_a_wrong_result(monkeypatch, capsys):

@@ -15,6 +15,8 @@ from convc.backend.target import TARGETS
 from convc.errors import InputError, LoadError
 from ir.errors import did_you_mean
 
+SIZE = 64
+"""What symbolic extents are that no option gives, of other axes than the batch."""
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Subparsers: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 
@@ -49,9 +51,10 @@ def add_inputs(parser: argparse.ArgumentParser, otherwise: str) -> None:
     )  # fmt: skip
 
 
-def add_sizes(parser: argparse.ArgumentParser, default: int | None) -> None:
-    """``--sizes N=4,H=32``; without a default, extents stay symbolic."""
-    otherwise = "they stay symbolic" if default is None else f"{default} each"
+def add_sizes(parser: argparse.ArgumentParser, batch: int | None) -> None:
+    """``--sizes N=4,H=32``; without a default for batches, extents stay symbolic."""
+    otherwise = f"{batch} for a batch, the first axis of an input; {SIZE} for others"
+    otherwise = "they stay symbolic" if batch is None else otherwise
     parser.add_argument(
         "--sizes", metavar="N=4,H=32", type=_sizes, action=_Sizes, default=[],
         help=f"values of symbolic extents (default: {otherwise})",
@@ -132,22 +135,33 @@ def read_array(path: Path) -> Array:
     return np.asarray(array, array.dtype.newbyteorder("="))
 
 
-def bound(graph: ir.Graph, given: Sequence[Mapping[str, int]], default: int | None) -> ir.Graph:
-    """The graph with its symbols replaced: by the given sizes, else by ``default``, if any."""
+def batches(graph: ir.Graph) -> set[str]:
+    """The symbols that are the first extent of an input."""
+    first = {str(type.shape[0]) for type in graph.inputs.values() if type.rank}
+    return first & graph.symbols
+
+
+def bound(graph: ir.Graph, given: Sequence[Mapping[str, int]], batch: int | None) -> ir.Graph:
+    """The graph with its symbols replaced: by the given sizes, else those of batches by ``batch``
+    and others by ``SIZE``; without ``batch`` they stay."""
     sizes = {name: size for each in given for name, size in each.items()}
     for name in sizes.keys() - graph.symbols:
         known = ", ".join(sorted(graph.symbols)) or "none"
         hint = did_you_mean(name, graph.symbols)
         raise InputError(f"--sizes: no symbolic extent {name!r}{hint} (there are: {known})")
-    wanted = {name: sizes.get(name, default) for name in sorted(graph.symbols)}
-    env = {name: size for name, size in wanted.items() if size is not None}
+    usual: dict[str, int] = {}
+    if batch is not None:
+        usual = {name: batch if name in batches(graph) else SIZE for name in graph.symbols}
+    env = dict(sorted({**usual, **sizes}.items()))
     if not env:
         return graph
     try:
         return graph.bind(env)
     except ir.Error as error:
         values = ", ".join(f"{name}={size}" for name, size in env.items())
-        raise error.within(f"with {values} (set by --sizes)") from error
+        left = ",".join(f"{name}=..." for name in env if name not in sizes)
+        hint = f"choose others with --sizes {left}" if left else "set by --sizes"
+        raise error.within(f"with {values} ({hint})") from error
 
 
 def gradient_names(graph: ir.Graph) -> list[str]:

@@ -16,7 +16,7 @@ from convc.tools.arguments import Subparsers, add_sizes, add_target, new_parser,
 from convc.tools.bench_cases import CASES, HEADER, cells
 from convc.tools.comparison import How
 from convc.tools.layers import DIRECTIONS
-from convc.tools.passes import add_passes, passes_of
+from convc.tools.passes import DEFAULT, add_passes, passes_of
 from convc.tools.table import json_text, table
 from ir.errors import did_you_mean
 
@@ -44,6 +44,22 @@ EXAMPLE = """\
   convc bench --layers '3x3-*' --directions g h --batch 8 --vs torch"""
 
 
+LAYERS, OPS, NETWORKS, NAMED = "single layers", "ops", "networks", "cases"
+MEANT: dict[str, tuple[object, tuple[str, ...]]] = {
+    "directions": (["c"], (LAYERS,)),
+    "algorithm": (None, (LAYERS,)),
+    "plot": (None, (LAYERS,)),
+    "sizes": ([], (NETWORKS,)),
+    "batch": (None, (NETWORKS, LAYERS)),
+    "vs": ([], (NETWORKS, LAYERS)),
+    "passes": (DEFAULT, (NETWORKS, LAYERS)),
+    "without": ("", (NETWORKS, LAYERS)),
+    "threads": (1, (NETWORKS, LAYERS, OPS)),
+}
+"""Options that mean nothing to some of what can be measured: their defaults, and what they are
+for."""
+
+
 def add_parser(subparsers: Subparsers) -> None:
     """Add the command to the command line."""
     parser = new_parser(
@@ -60,8 +76,9 @@ def add_parser(subparsers: Subparsers) -> None:
     parser.add_argument("--rounds", metavar="N", type=positive, default=10,
                         help="how often each contender has its turn (default: 10)")  # fmt: skip
     parser.add_argument("--batch", metavar="N", type=positive,
-                        help="of networks (default: 1); replaces every layer's own")  # fmt: skip
-    add_sizes(parser, bench_networks.SIZE)
+                        help="of networks (default: 1), like --sizes N=...; replaces every "
+                        "layer's own")  # fmt: skip
+    add_sizes(parser, 1)
     add_target(parser)
     parser.add_argument("--json", metavar="FILE", nargs="?", const="-", type=_json_file,
                         help="print JSON instead of text, or write it to a .json file "
@@ -93,18 +110,19 @@ def run(args: argparse.Namespace) -> int:
     asked = [args.layers is not None, args.ops is not None, bool(args.names)]
     if sum(asked) > 1:
         raise Error("--layers, --ops and names are measured one by one; give one of them")
-    if args.layers is not None:
-        return _layers(args)
-    for option in ("directions", "algorithm", "plot"):
-        if getattr(args, option) not in (None, ["c"]):
-            raise Error(f"--{option} is for single layers; leave it out, or give --layers")
-    if args.ops is not None:
-        return _ops(args)
     networks = [name for name in args.names if name not in CASES]
     if networks and len(networks) < len(args.names):
         raise Error("cases and networks are measured one by one; give one of them")
-    if networks:
-        return _networks(args)
+    what = OPS if args.ops is not None else NETWORKS if networks else NAMED
+    what = LAYERS if args.layers is not None else what
+    for option, (default, meant) in MEANT.items():
+        if what not in meant and getattr(args, option) != default:
+            raise Error(f"--{option} is for {' and '.join(meant)}, not for {what}; leave it out")
+    measure = {LAYERS: _layers, OPS: _ops, NETWORKS: _networks, NAMED: _cases}[what]
+    return measure(args)
+
+
+def _cases(args: argparse.Namespace) -> int:
     target = target_named(args.target)
     rows = [row for case in args.names or CASES for row in CASES[case](target, args)]
     _print(args, [asdict(row) for row in rows], table(HEADER, [cells(row) for row in rows]))

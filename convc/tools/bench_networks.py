@@ -12,7 +12,7 @@ import ir
 from convc import zoo
 from convc.errors import InputError
 from convc.tools.accuracy import random_inputs
-from convc.tools.arguments import bound
+from convc.tools.arguments import batches, bound
 from convc.tools.comparison import (
     OURS,
     Comparison,
@@ -29,7 +29,6 @@ from convc.tools.progress import Progress
 from convc.tools.table import table
 from convc.tools.timing import Call, peak_of
 
-SIZE = 256  # of images whose size is symbolic
 BLOCK = 0.2  # seconds of calls per contender and round
 HEADER = ("network", "contender", "ms", "min ms", "GFLOP/s", "of peak", "ratio", "loading, s")
 
@@ -106,11 +105,11 @@ def measured(names: Sequence[str], sizes: Sequence[Mapping[str, int]], how: How)
 
     Raises ``InputError`` for a name of neither, and ``ir.Error`` for a file that is no model.
     """
-    free = {name: _graph(name, how) for name in names}
+    free = {name: _graph(name) for name in names}
     given = {name: size for each in sizes for name, size in each.items()}
     for name in given.keys() - {symbol for graph in free.values() for symbol in graph.symbols}:
         raise InputError(f"--sizes: no network has the symbolic extent {name!r}")
-    graphs = {name: _bound(graph, given, how) for name, graph in free.items()}
+    graphs = {name: _bound(name, graph, given, how.batch) for name, graph in free.items()}
     progress, results = Progress(), []
     peak = peak_of(how.target, how.threads)
     for name, graph in graphs.items():
@@ -122,17 +121,23 @@ def measured(names: Sequence[str], sizes: Sequence[Mapping[str, int]], how: How)
     return NetworkReport(how, results)
 
 
-def _graph(name: str, how: How) -> ir.Graph:
-    graph = zoo.build(name, how.batch or 1) if name in zoo.NAMES else convc.load(name)
+def _graph(name: str) -> ir.Graph:
+    graph = zoo.build(name, "N") if name in zoo.NAMES else convc.load(name)
     if len(graph.outputs) != 1:
         raise InputError(f"{name}: bench compares one output, it has {', '.join(graph.outputs)}")
     return graph
 
 
-def _bound(graph: ir.Graph, given: Mapping[str, int], how: How) -> ir.Graph:
-    """Symbolic extents as given, else the batch for N and ``SIZE`` for others."""
-    usual = {symbol: (how.batch or 1) if symbol == "N" else SIZE for symbol in graph.symbols}
-    return bound(graph, [{symbol: given.get(symbol, usual[symbol]) for symbol in usual}], SIZE)
+def _bound(name: str, graph: ir.Graph, given: Mapping[str, int], batch: int | None) -> ir.Graph:
+    """Symbolic extents as given; ``batch`` sets that of batches, which there must be."""
+    if batch is not None:
+        symbols = batches(graph)
+        if not symbols:
+            raise InputError(f"--batch: the batch size of {name} is fixed; leave it out")
+        for symbol in symbols & given.keys():
+            raise InputError(f"--batch and --sizes both say what {symbol} is; give one of them")
+    own = {symbol: size for symbol, size in given.items() if symbol in graph.symbols}
+    return bound(graph, [own], batch or 1)
 
 
 def _measure(name: str, graph: ir.Graph, how: How, peak: tuple[Call, float]) -> NetworkResult:

@@ -184,10 +184,27 @@ def test_show_refuses_what_it_cannot_show(model, tmp_path, capsys):
 def test_sizes_that_do_not_fit_are_named(tmp_path, capsys):
     b = ir.Builder("sized")
     x = b.input("x", "f32[N, 1, H, H]")
-    b.output("y", b.conv(x, b.weight("w", np.zeros((1, 1, 5, 5), np.float32))))
+    b.output("y", b.conv(x, b.weight("w", np.zeros((1, 1, 75, 75), np.float32))))
     b.build().save(tmp_path / "sized.ir")
-    assert "H=1" in refused(capsys, "show", tmp_path / "sized.ir", "--at", "plan")
-    assert status("show", tmp_path / "sized.ir", "--at", "plan", "--sizes", "H=5") == 0
+    argv = ("show", tmp_path / "sized.ir", "--at", "plan")
+    said = refused(capsys, *argv)
+    assert "with H=64, N=1 (choose others with --sizes H=...,N=...): " in said
+    said = refused(capsys, *argv, "--sizes", "H=5")
+    assert "with H=5, N=1 (choose others with --sizes N=...): " in said
+    assert "with H=5, N=2 (set by --sizes): " in refused(capsys, *argv, "--sizes", "H=5,N=2")
+    assert status(*argv, "--sizes", "H=75") == 0
+
+
+@pytest.mark.parametrize("argv", [["show", "--at", "plan"], ["compile"], ["profile"], ["check"]],
+                         ids=lambda argv: argv[0])  # fmt: skip
+def test_a_network_for_any_size_needs_no_option(argv, tmp_path, capsys):
+    b = ir.Builder("any")
+    x = b.input("x", "f32[N, 1, H, W]")
+    b.output("y", b.max_pool(b.max_pool(x, 4), 4))
+    b.build().save(tmp_path / "any.ir")
+    output = ["--output", tmp_path] if argv == ["compile"] else []
+    assert status(argv[0], tmp_path / "any.ir", *argv[1:], *output) == 0
+    capsys.readouterr()
 
 
 def test_show_ops_tells_how_every_op_is_computed(capsys):

@@ -48,13 +48,21 @@ def expansion(op: Composite, types: tuple[TensorType, ...]) -> Graph:
     if not all(type.is_static for type in types):
         listed = ", ".join(map(str, types))
         raise ShapeError(f"{op.name}: its parts depend on the extents of ({listed}); bind them")
+    return expand(parts(op, types))
+
+
+def parts(op: Composite, types: tuple[TensorType, ...]) -> Graph:
+    """What a composite op emits, composite ops among it, as a graph like that of `expansion`.
+
+    ShapeError where that depends on a symbolic extent.
+    """
     results = op.result_types(types)
     b = Builder(op.name)
     operands = [b.input(n, type) for n, type in zip(op.operand_names(), types, strict=True)]
     for number, value in enumerate(op.expand(b, operands)):
         assert value.type == results[number], (op, value.type, results[number])
         b.output(f"y{number}", value)
-    return expand(dead_code(b.build()))
+    return dead_code(b.build())
 
 
 def inline(b: Builder, graph: Graph, operands: Sequence[Value]) -> tuple[Value, ...]:

@@ -123,8 +123,12 @@ class TensorType:
     @cached_property
     def static_shape(self) -> tuple[int, ...]:
         """The shape as ints; ShapeError when an extent is symbolic."""
-        sizes = tuple(extent for extent in self.shape if isinstance(extent, int))
-        if len(sizes) != self.rank:
+        return self.static_from(0)
+
+    def static_from(self, start: int) -> tuple[int, ...]:
+        """The extents of the axes from `start` on as ints; ShapeError when one is symbolic."""
+        sizes = tuple(extent for extent in self.shape[start:] if isinstance(extent, int))
+        if len(sizes) != len(self.shape[start:]):
             raise ShapeError(f"{self} is not static; bind its symbols first")
         return sizes
 

@@ -103,7 +103,7 @@ class AdaptivePool(Composite):
 
     def expand(self, b: Builder, operands: Values) -> Values:
         (x,) = operands
-        sizes = x.type.static_shape[2:]
+        sizes = x.type.static_from(2)
         bins = [self.bins(axis, n) for axis, n in enumerate(sizes)]
         if all(each == ((0, n),) for each, n in zip(bins, sizes, strict=True)):
             axes = tuple(range(2, x.type.rank))
@@ -135,7 +135,7 @@ class AdaptivePool(Composite):
 
         The fill is a bin's last cell again for a maximum, and a cell of zero for a sum.
         """
-        n, width = x.type.static_shape[axis + 2], max(stop - start for start, stop in bins)
+        n, width = x.type.static_from(2)[axis], max(stop - start for start, stop in bins)
         largest = self.kind == "max"
         places = [cell if cell < stop else stop - 1 if largest else n
                   for start, stop in bins for cell in range(start, start + width)]  # fmt: skip

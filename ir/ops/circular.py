@@ -84,7 +84,7 @@ class CircularPad(Composite):
 def _around(b: Builder, x: Value, axis: int, first: int, more: int) -> Value:
     """The cells from `first` on, round and round, `more` than the axis has."""
     parts = []
-    for start, size in _pieces(x.type.static_shape[axis], first, more):
+    for start, size in _pieces(x.type.static_from(2)[axis - 2], first, more):
         starts = tuple(start if a == axis else 0 for a in range(x.type.rank))
         sizes = tuple(size if a == axis else n for a, n in enumerate(x.shape))
         whole = size == x.shape[axis]

@@ -35,7 +35,10 @@ class Composite(Op):
 
     @abstractmethod
     def expand(self, b: Builder, operands: Values) -> Values:
-        """Emit the ops that compute the outputs from operands of static types."""
+        """Emit the ops that compute the outputs.
+
+        ShapeError where they depend on a symbolic extent.
+        """
 
     def grad(self, b: Builder, inputs: Values, outputs: Values, upstream: Values) -> Grads:
         floats = [g for g in upstream if g.dtype.is_float]
@@ -51,6 +54,13 @@ class Composite(Op):
         from ir.expand import expansion  # the graph and its builder know the ops, not the reverse
 
         return expansion(self, tuple(types))
+
+    def parts(self, types: Sequence[TensorType]) -> Graph:
+        """The op as the graph that it emits, composite ops in it too, under symbolic extents too;
+        ShapeError where it depends on one."""
+        from ir.expand import parts
+
+        return parts(self, tuple(types))
 
 
 @dataclass(frozen=True)
@@ -108,7 +118,9 @@ class CompositeGrad(Composite):
         from ir.expand import inline
 
         count = len(self.of.operand_names())
-        forward = self.of.expansion([value.type for value in operands[:count]])
+        types = [value.type for value in operands[:count]]
+        static = all(type.is_static for type in types)
+        forward = self.of.expansion(types) if static else self.of.parts(types)
         wrt = [name for name, type in forward.inputs.items() if type.dtype.is_float]
         back = vjp(forward, wrt)
         grads = {name: value for name, value in back.outputs.items() if name not in forward.outputs}

@@ -64,10 +64,10 @@ class LocalConv(ConvAttributes, Composite):
     def expand(self, b: Builder, operands: Values) -> Values:
         x, w = operands
         (type,) = self.infer(x.type, w.type)
-        n, k, *out = type.static_shape
+        n, (k, *out) = type.shape[0], type.static_from(1)
         cells, per_group = math.prod(out), k // self.groups
         windows = patches(b, self, x, w.type.static_shape[len(out) + 2 :], out)
-        read = windows.type.static_shape[1] // self.groups
+        read = windows.type.static_from(1)[0] // self.groups
         seen = b.apply(Reshape((n, self.groups, read, cells)), windows)
         own = b.apply(Reshape((self.groups, per_group, cells, read)), w)
         left = b.apply(Transpose((1, 3, 0, 2)), seen)

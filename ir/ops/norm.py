@@ -23,7 +23,7 @@ from ir.ops.functions import Reciprocal, Sqrt, Square
 from ir.ops.pointwise import Bias, Mul, Shift, constant
 from ir.ops.pool import AveragePool
 from ir.ops.reduce import Mean, require_elements
-from ir.ops.shape import Reshape, Transpose, require_axes, require_axes_of
+from ir.ops.shape import Expand, Reshape, Sum, Transpose, require_axes, require_axes_of
 from ir.types import Array, TensorType
 
 if TYPE_CHECKING:
@@ -261,9 +261,17 @@ class BatchNormTraining(Normalization):
         centred = b.apply(Bias(), x, -centre)
         spread = b.apply(average, b.apply(Square(), centred))
         y = _scaled(b, centred, spread, self.epsilon)
-        found = spread * self.correction(x.type.static_shape)
+        found = self._unbiased(b, x, spread) if self.unbiased else spread
         new_mean = mean + (centre - mean) * self.momentum
         return y, new_mean, variance + (found - variance) * self.momentum
+
+    def _unbiased(self, b: Builder, x: Value, variance: Value) -> Value:
+        if x.type.is_static:
+            return variance * self.correction(x.type.static_shape)
+        extents = x.shape[0], *x.shape[2:]
+        ones = b.apply(Expand(extents), constant(b, 1, x))
+        count = b.apply(Sum(tuple(range(len(extents)))), ones)
+        return variance * count / (count - 1)
 
     def correction(self, shape: Sequence[int]) -> float:
         """What the variance of n numbers is multiplied by for the running one."""
@@ -323,8 +331,8 @@ class LocalResponseNorm(Composite):
         (x,) = operands
         if not x.type.size:  # which no pool takes
             return (x * 1.0,)
-        batch, channels, *spatial = x.type.static_shape
-        rows = _reshaped(b, b.apply(Square(), x), (batch, channels, prod(spatial)))
+        channels, *spatial = x.type.static_from(1)
+        rows = _reshaped(b, b.apply(Square(), x), (x.shape[0], channels, prod(spatial)))
         pads = (((self.size - 1) // 2, self.size // 2),)
         total = AveragePool((self.size,), (1,), pads, (1,), "drop", "one")
         turn = Transpose((0, 2, 1))  # for the channels to be an axis to pool over

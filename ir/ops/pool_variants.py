@@ -118,8 +118,8 @@ class WeightedPool(Composite, PoolAttributes):
         x, weights = operands
         if x.type.size == 0:
             return (b.apply(AveragePool(*self.geometry, "real"), x),)
-        size, channels = x.type.static_shape[2:], x.type.static_shape[1]
-        out = self.pooled(x.type).static_shape[2:]
+        channels, *size = x.type.static_from(1)
+        out = self.pooled(x.type).static_from(2)
         reach = self.reach(size, out)
         kernel = b.apply(Reshape((1, 1, *self.window)), weights)
         ones = b.apply(Expand((1, 1, *size)), constant(b, 1, x))
@@ -205,8 +205,8 @@ class ChannelPool(Composite):
     def expand(self, b: Builder, operands: Values) -> Values:
         (x,) = operands
         y = self.infer(x.type)[0]
-        batch, groups, *spatial = y.static_shape
-        rows = b.apply(Reshape((batch, groups, self.size, prod(spatial))), x)
+        groups, *spatial = y.static_from(1)
+        rows = b.apply(Reshape((x.shape[0], groups, self.size, prod(spatial))), x)
         if self.kind == "l2":
             reduced = b.apply(Sqrt(), b.apply(Sum((2,)), b.apply(Square(), rows)))
         else:

@@ -180,7 +180,8 @@ def _products(b: Builder, rows: Value, backwards: bool) -> Value:
         return b.apply(Pad(pads, (0,) * value.type.rank, 1.0), value)
 
     total, reach = shifted(rows, 1), 1
-    while reach < rows.type.static_shape[-1]:
+    (count,) = rows.type.static_from(-1)
+    while reach < count:
         total, reach = b.apply(Mul(), total, shifted(total, reach)), 2 * reach
     return total
 

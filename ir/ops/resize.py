@@ -104,8 +104,8 @@ class Resize(Composite):
 
     def taps(self, x: TensorType) -> Iterator[tuple[int, tuple[Tap, ...]]]:
         """For each axis that changes, the cells that the result is made of."""
-        out = self.infer(x)[0].static_shape
-        for axis, (n, m) in enumerate(zip(x.static_shape[2:], out[2:], strict=True)):
+        out = self.infer(x)[0].static_from(2)
+        for axis, (n, m) in enumerate(zip(x.static_from(2), out, strict=True)):
             taps = self._linear(axis, n, m) if self.mode == "linear" else self._nearest(axis, n, m)
             kept = n == m and np.array_equal(taps[0].cell, np.arange(n))
             if not (kept and np.all(taps[0].weight == 1)):
@@ -139,7 +139,7 @@ class Resize(Composite):
         (y,) = operands
         factors = [1] * (y.type.rank - 2)
         for axis, (near, *far) in self.taps(y.type):
-            times, rest = divmod(len(near.cell), y.type.static_shape[axis])
+            times, rest = divmod(len(near.cell), y.type.static_from(2)[axis - 2])
             repeats = np.arange(len(near.cell)) // max(1, times)
             if not far and not rest and np.array_equal(near.cell, repeats):
                 factors[axis - 2] = times

@@ -81,7 +81,7 @@ class TiledConv(ConvAttributes, Composite):
         """
         x, w = operands
         (type,) = self.infer(x.type, w.type)
-        n, k, *out = type.static_shape
+        n, (k, *out) = type.shape[0], type.static_from(1)
         axes = len(out)
         ranges = w.type.static_shape[axes + 2 :]
         steps = [min(t, size) for t, size in zip(ranges, out, strict=True)]
@@ -113,7 +113,7 @@ class TiledConv(ConvAttributes, Composite):
         own = b.apply(Reshape(shape[: axes + 2]), own)
         stride = tuple(s * step for s, step in zip(self.stride, steps, strict=True))
         pads = []
-        for axis, size in enumerate(x.type.static_shape[2:]):
+        for axis, size in enumerate(x.type.static_from(2)):
             lo = self.pads[axis][0] - place[axis] * self.stride[axis]
             extent = (kernel[axis] - 1) * self.dilation[axis] + 1
             pads.append((lo, (counts[axis] - 1) * stride[axis] + extent - size - lo))
@@ -175,7 +175,7 @@ class TiledBias(Composite):
 
     def expand(self, b: Builder, operands: Values) -> Values:
         x, bias = operands
-        size, ranges = x.type.static_shape[2:], bias.type.static_shape[1:]
+        size, ranges = x.type.static_from(2), bias.type.static_shape[1:]
         around = tuple((-p, n + p - t) for p, n, t in zip(self.phase, size, ranges, strict=True))
         one = b.apply(Reshape((1, *bias.shape)), bias)
         return (b.apply(Add(), x, b.apply(CircularPad(around), one)),)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeAlias, TypeVar
 
@@ -10,9 +10,11 @@ import numpy as np
 
 import ir
 from convc.frontends.onnx.export.writer import NoFormError, Writer
-from ir.dims import Dim
+from ir.dims import Dim, product
 from ir.types import Array
 
+FLOAT, INT64, BOOL, DOUBLE, UINT64 = 1, 7, 9, 11, 13
+ELEMENT = {ir.DType.FLOAT32: FLOAT, ir.DType.FLOAT64: DOUBLE, ir.DType.INT64: INT64}
 AnyOp = TypeVar("AnyOp", bound=ir.Op)
 
 
@@ -74,6 +76,13 @@ class Call(Generic[AnyOp]):
     def extents(self, dims: Sequence[Dim]) -> str:
         """A list of extents, known now or at run time."""
         return self.writer.extents(dims, self.name)
+
+    def count(self, dims: Iterable[Dim]) -> str:
+        """How many elements extents make, a number of the element type of the first operand."""
+        total = product(dims)
+        if isinstance(total, int):
+            return self.number(total, "count")
+        return self("Cast", self("Squeeze", self.extents([total])), to=ELEMENT[self.dtype])
 
     def filled(self, value: float, dims: Sequence[Dim]) -> str:
         """A tensor of one number, of the element type of the first operand."""

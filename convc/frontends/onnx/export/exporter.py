@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import ir
 from convc.errors import ExportError
-from convc.frontends.onnx.export.call import Call
+from convc.frontends.onnx.export.call import ELEMENT, Call
 from convc.frontends.onnx.export.operators import NO_FORM, OPERATORS
-from convc.frontends.onnx.export.operators.pointwise import ELEMENT
 from convc.frontends.onnx.export.steps import Step, steps
 from convc.frontends.onnx.export.writer import Line, NoFormError, Writer, check_integers
 from convc.frontends.onnx.names import unique
+from ir.errors import ShapeError
 from ir.ops.composite import Composite
 from ir.types import Array
 
@@ -99,17 +99,22 @@ class Exporter:
                     "the exporter does not know this op"
                 )  # fmt: skip
             made = OPERATORS[type(op)](call)
-        except NoFormError:
-            if not isinstance(op, Composite) or not all(type.is_static for type in call.types):
+        except NoFormError as error:
+            if not isinstance(op, Composite):
                 raise
-            self._expand(call, results)
+            self._expand(call, results, error)
             return
         given = (made,) if isinstance(made, str) else made
         self._call(since, given, results)
 
-    def _expand(self, call: Call[Any], results: tuple[str, ...]) -> None:
-        """Write the parts of an op that is a formula of others."""
-        inner = call.op.expansion(call.types)
+    def _expand(self, call: Call[Any], results: tuple[str, ...], otherwise: NoFormError) -> None:
+        """Write the parts of an op that is a formula of others; where they depend on symbolic
+        sizes, there is no form."""
+        static = all(type.is_static for type in call.types)
+        try:
+            inner = call.op.expansion(call.types) if static else call.op.parts(call.types)
+        except ShapeError as error:
+            raise otherwise from error
         names = dict(zip(inner.inputs, call.operands, strict=True))
         for value in inner.types:
             if value not in names:

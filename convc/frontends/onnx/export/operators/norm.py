@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 import ir
-from convc.frontends.onnx.export.call import Call, Emit
-from convc.frontends.onnx.export.operators.pointwise import ELEMENT, channels
+from convc.frontends.onnx.export.call import ELEMENT, Call, Emit
+from convc.frontends.onnx.export.operators.pointwise import channels
 from convc.frontends.onnx.export.operators.reduce import over
 from convc.frontends.onnx.export.steps import is_by_channel, is_trailing
 from convc.frontends.onnx.export.writer import NoFormError
@@ -49,8 +49,9 @@ def _batch_norm_training(n: Call[ops.BatchNormTraining]) -> tuple[str, ...]:
     spread = over(n, "ReduceMean", n("Mul", centred, centred), axes, keep=True)
     y = _divided(n, centred, spread)
     if op.unbiased:
-        correction = op.correction(n.static("the running variance", *n.shape))
-        spread = n("Mul", spread, n.number(correction, "correction"))
+        count = n.count((n.shape[0], *n.shape[2:]))
+        fewer = n("Sub", count, n.number(1.0, "one"))
+        spread = n("Div", n("Mul", spread, count), fewer)
     rate, gone = n.number(op.momentum, "rate"), n.integers(axes, "axes")
     pairs = zip(n.operands[1:], (centre, spread), strict=True)
     return y, *(

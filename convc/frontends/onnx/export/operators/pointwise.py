@@ -8,13 +8,10 @@ from typing import Any
 import numpy as np
 
 import ir
-from convc.frontends.onnx.export.call import Call, Emit, plainly
+from convc.frontends.onnx.export.call import BOOL, ELEMENT, INT64, UINT64, Call, Emit, plainly
 from ir import ops
 from ir.dims import Dim, product
 from ir.numeric import FIRST, GOLDEN, SECOND
-
-FLOAT, INT64, BOOL, DOUBLE, UINT64 = 1, 7, 9, 11, 13
-ELEMENT = {ir.DType.FLOAT32: FLOAT, ir.DType.FLOAT64: DOUBLE, ir.DType.INT64: INT64}
 
 
 def channels(n: Call[Any], vector: str, shape: Sequence[Dim]) -> str:

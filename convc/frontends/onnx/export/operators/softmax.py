@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 import ir
-from convc.frontends.onnx.export.call import Call, Emit
-from convc.frontends.onnx.export.operators.pointwise import ELEMENT
+from convc.frontends.onnx.export.call import ELEMENT, Call, Emit
 from convc.frontends.onnx.export.operators.reduce import over
 from ir import ops
 from ir.dims import product

@@ -5,21 +5,24 @@
     y = model(x)
 """
 
+import importlib
 import logging
+from typing import TYPE_CHECKING, Any
 
-from convc.errors import (
-    AlgorithmError,
-    CapacityError,
-    Error,
-    ExportError,
-    InputError,
-    LoadError,
-    MissingExtraError,
-    TargetError,
-)
-from convc.frontends import load, save
-from convc.frontends.onnx.export import to_onnx
-from convc.model import Model, compile
+if TYPE_CHECKING:
+    from convc.errors import (
+        AlgorithmError,
+        CapacityError,
+        Error,
+        ExportError,
+        InputError,
+        LoadError,
+        MissingExtraError,
+        TargetError,
+    )
+    from convc.frontends import load, save
+    from convc.frontends.onnx.export import to_onnx
+    from convc.model import Model, compile
 
 __version__ = "0.1.0"
 __all__ = [
@@ -39,3 +42,33 @@ __all__ = [
 ]
 
 logging.getLogger("convc").addHandler(logging.NullHandler())
+
+_MODULES = {
+    "load": "convc.frontends",
+    "save": "convc.frontends",
+    "to_onnx": "convc.frontends.onnx.export",
+    "Model": "convc.model",
+    "compile": "convc.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """What is named above, and the modules of this package, imported when first asked for.
+
+    The imports take a moment: the command line so comes to mind interrupts before them.
+    """
+    if name in __all__:
+        module = importlib.import_module(_MODULES.get(name, "convc.errors"))
+        globals()[name] = getattr(module, name)
+        return globals()[name]
+    unknown = AttributeError(f"module 'convc' has no attribute {name!r}")
+    if name.startswith("_"):
+        raise unknown
+    try:
+        return importlib.import_module(f"convc.{name}")
+    except ModuleNotFoundError as error:
+        raise unknown if error.name == f"convc.{name}" else error from None
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -14,6 +14,7 @@ from typing import NoReturn, Protocol
 import convc
 import ir
 from convc import settings
+from convc.__main__ import INTERRUPTED
 from convc.tools import bench, cache, check, convert, demo, doctor, profile, run, show, tune, why
 from convc.tools import compile as compile_tool
 from convc.tools.arguments import Subparsers
@@ -22,7 +23,7 @@ DESCRIPTION = """\
 Compile convolutional networks to native code, and look inside: convc COMMAND --help says more.
 
 exit status: 0 success, 1 a check failed, 2 bad input (one line on standard error says what)"""
-BAD_INPUT, INTERRUPTED, BROKEN_PIPE = 2, 130, 141
+BAD_INPUT, BROKEN_PIPE = 2, 141
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -50,10 +51,10 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
-    for stream in (sys.stdout, sys.stderr):
-        with contextlib.suppress(AttributeError):  # a terminal that cannot show a character
-            stream.reconfigure(errors="replace")  # type: ignore[union-attr]
     try:
+        for stream in (sys.stdout, sys.stderr):
+            with contextlib.suppress(AttributeError):  # a terminal that cannot show a character
+                stream.reconfigure(errors="replace")  # type: ignore[union-attr]
         with _logging():
             status = _dispatch(argv)
             sys.stdout.flush()

@@ -1,6 +1,7 @@
 """The command line as a whole: help, errors, interrupts."""
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -43,6 +44,27 @@ def test_python_m_convc_is_the_same_command():
         [sys.executable, "-m", "convc", "--version"], cwd=ROOT, capture_output=True, text=True
     )
     assert (ran.returncode, ran.stdout) == (0, f"convc {convc.__version__}\n")
+
+
+def test_an_interrupt_during_the_imports_ends_the_command_quietly():
+    command = [sys.executable, "-X", "importtime", "-m", "convc", "doctor"]
+    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+        for line in process.stderr:  # what has been imported, one by one
+            if line.endswith(" argparse\n"):
+                break
+        process.send_signal(signal.SIGINT)
+        said = process.stderr.read()
+    assert process.returncode == 130
+    assert "Traceback" not in said
+
+
+def test_the_package_has_what_it_names():
+    assert all(getattr(convc, name).__name__ == name for name in convc.__all__)
+    assert set(convc.__all__) <= set(dir(convc))
+    assert "lenet" in convc.zoo.NAMES
+    with pytest.raises(AttributeError, match="module 'convc' has no attribute 'compil'"):
+        _ = convc.compil
+    assert not hasattr(convc, "__wrapped__")
 
 
 @pytest.mark.parametrize(

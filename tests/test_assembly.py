@@ -68,10 +68,12 @@ def hot_loop(kernel: Kernel, target: Target) -> Loop:
     return max(loops, key=lambda loop: loop.multiply_adds)
 
 
-def shapes(x: tuple[int, ...], w: tuple[int, ...], stride: int = 1) -> list[ir.Example]:
+def shapes(
+    x: tuple[int, ...], w: tuple[int, ...], stride: int = 1, groups: int = 1
+) -> list[ir.Example]:
     """The three ops of one convolution with "same" padding."""
     pads = tuple(((k - 1) // 2, k // 2) for k in w[2:])
-    shared = Conv((stride,) * len(pads), pads, (1,) * len(pads), 1).attributes
+    shared = Conv((stride,) * len(pads), pads, (1,) * len(pads), groups).attributes
     y = Conv(*shared).infer(*(ir.TensorType(ir.DType.FLOAT32, s) for s in (x, w)))[0].shape
     ops = (
         (Conv(*shared), x, w),
@@ -120,6 +122,28 @@ def test_no_accumulator_is_spilt_in_any_loop_that_multiplies(
     ]
     assert loops
     for loop in loops:
+        assert not loop.spills, "\n".join(loop.lines)
+
+
+DEPTHWISE = {
+    "3x3": ((1, 32, 112, 112), (32, 1, 3, 3), 1, 32),
+    "3x3, stride 2": ((1, 32, 56, 56), (32, 1, 3, 3), 2, 32),
+    "5x5": ((1, 32, 56, 56), (32, 1, 5, 5), 1, 32),
+    "3-D": ((1, 16, 8, 28, 28), (16, 1, 3, 3, 3), 1, 16),
+}
+
+
+@pytest.mark.parametrize("target", ["avx512", "avx2"])
+@pytest.mark.parametrize("algorithm", ["direct", "direct_rows"])
+@pytest.mark.parametrize("layer", DEPTHWISE)
+def test_no_accumulator_of_a_depthwise_convolution_is_spilt(
+    layer: str, algorithm: str, target: str
+) -> None:
+    kernel = main_kernel(shapes(*DEPTHWISE[layer])[0], target, algorithm)
+    loops = innermost_loops(jit.assembly(kernel, TARGETS[target]))
+    products = [loop for loop in loops if loop.multiply_adds]
+    assert products
+    for loop in products:
         assert not loop.spills, "\n".join(loop.lines)
 
 

@@ -9,13 +9,15 @@ of the output position modulo the stride: each is a convolution of unit stride w
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import gcd
+from math import gcd, prod
 
+from convc.backend.target import Target
 from convc.layout import Pads
 from ir.loops import Affine
+from ir.loops.nodes import Index
 from ir.ops.conv import Conv, ConvInputGrad, ConvWeightGrad
 
 ConvolutionOp = Conv | ConvInputGrad | ConvWeightGrad
@@ -35,10 +37,10 @@ class Line:
     def out_at(self, q: Affine) -> Affine:
         return q * self.out[1] + self.out[0]
 
-    def in_at(self, q: Affine, t: Affine) -> Affine:
+    def in_at(self, q: Affine, t: Index) -> Affine:
         return q * self.input[1] + t * self.input[2] + self.input[0]
 
-    def weight_at(self, t: Affine) -> Affine:
+    def weight_at(self, t: Index) -> Index:
         return t * self.weight[1] + self.weight[0]
 
     def reach(self) -> tuple[int, int]:
@@ -49,6 +51,50 @@ class Line:
 
 
 Lines = tuple[Line, ...]
+
+
+@dataclass(frozen=True)
+class Taps:
+    """The taps of lines: some axes in loops m0, m1, ..., others written out one after the other.
+
+    All are written out if they are no more than ``most``, else those along ``tiled`` alone: results
+    side by side along that axis share much of what they read, which then stays in registers.
+    """
+
+    lines: Lines
+    tiled: int
+    most: int
+
+    @property
+    def loops(self) -> dict[str, range]:
+        """The axes of the reduction that remain."""
+        if prod(line.taps for line in self.lines) <= self.most:
+            return {}
+        few = self.lines[self.tiled].taps <= self.most
+        return {
+            f"m{axis}": range(line.taps)
+            for axis, line in enumerate(self.lines)
+            if not (few and axis == self.tiled)
+        }
+
+    @property
+    def shared(self) -> bool:
+        """Whether some are written out."""
+        return len(self.loops) < len(self.lines)
+
+    def at(self, point: Mapping[str, Affine]) -> Iterator[list[Index]]:
+        """The taps along all axes, for every one that is written out at a point of the loops."""
+        looped = self.loops
+        axes = (
+            (point[name],) if (name := f"m{axis}") in looped else range(line.taps)
+            for axis, line in enumerate(self.lines)
+        )
+        yield from map(list, product(*axes))
+
+
+def at_once(target: Target) -> int:
+    """How many sums, or taps, of a depthwise convolution leave registers to what is read."""
+    return target.registers * 3 // 8
 
 
 def forward(op: ConvolutionOp, kernel: Sequence[int], out: Sequence[int]) -> Lines:

@@ -29,6 +29,7 @@ from convc.backend.instructions import (
     gathered,
     strided_load,
     transposed,
+    vector_load,
 )
 from convc.backend.scratch import ON_STACK, local_bytes
 from convc.backend.target import ITEM_BYTES, Target
@@ -312,9 +313,11 @@ class _Emitter(Addresses):
             value = gathered(self.builder, places, buffer.dtype)
         elif self.vector is None or stride == 0:
             value = self.builder.load(address, typ=dtype, align=align)
-        elif stride == 1:
+        elif stride == 1 and isinstance(buffer, Local):  # in registers, where LLVM can prove it
             wide = llvm.VectorType(dtype, self.vector[2])
             value = self.builder.load(address, typ=wide, align=align)
+        elif stride == 1:
+            value = vector_load(self, address, self.vector[2], buffer.dtype)
         else:
             value = strided_load(self.builder, address, stride, self.vector[2], buffer.dtype)
         if affine and isinstance(buffer, Param) and not buffer.writable:

@@ -11,6 +11,7 @@ from convc.backend.target import ITEM_BYTES, Target
 
 I1, BYTE, I32, I64 = (llvm.IntType(bits) for bits in (1, 8, 32, 64))
 POINTER = llvm.PointerType()
+MASKING = 32  # bytes of a vector from which on instructions can leave lanes out
 SHUFFLED = range(2, 5)  # distances between lanes for which shuffles beat single loads
 TYPES = {"f32": llvm.FloatType(), "f64": llvm.DoubleType(), "i64": I64, "bool": I1}
 Value = Any  # an llvmlite value; the library is untyped
@@ -75,6 +76,24 @@ def transposed(builder: llvm.IRBuilder, rows: Sequence[Value]) -> list[Value]:
                 rows[i + distance] = builder.shuffle_vector(*pair, masks[1])
         distance //= 2
     return rows
+
+
+def vector_load(emitter: Emitter, address: Value, lanes: int, dtype: str) -> Value:
+    """Consecutive elements, a lane each, and nothing beyond.
+
+    Where the target can leave lanes out, any number of them takes one instruction; LLVM would take
+    those that are no power of two apart.
+    """
+    element, align, full = TYPES[dtype], ITEM_BYTES[dtype], 1 << (lanes - 1).bit_length()
+    if lanes == full or emitter.target.vector_bytes < MASKING:
+        return emitter.builder.load(address, typ=llvm.VectorType(element, lanes), align=align)
+    wide = llvm.VectorType(element, full)
+    mask = llvm.Constant(llvm.VectorType(I1, full), [lane < lanes for lane in range(full)])
+    anything = llvm.Constant(wide, llvm.Undefined)
+    name = f"llvm.masked.load.{_suffix(wide)}.p0"
+    value = _call(emitter, name, wide, (address, I32(align), mask, anything))
+    first = llvm.Constant(llvm.VectorType(I32, lanes), list(range(lanes)))
+    return emitter.builder.shuffle_vector(value, anything, first)
 
 
 def gathered(builder: llvm.IRBuilder, places: Sequence[Value], dtype: str) -> Value:

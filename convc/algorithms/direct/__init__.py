@@ -86,7 +86,9 @@ def predicted_seconds(shape: Convolution, form: Form, site: Site) -> float:
         unit = lines[-1].input[1] == 1
         row = lines[-1].count
         filled = -(-row // site.lanes) * site.lanes / max(row, 1)
-        cycles = products / UNITS * ((2.2 if shape.out == 1 else 1.2) * filled if unit else 5)
+        shared = form == "planes" and planes.row_taps(lines, site.target).shared
+        wide, strided = (1.2, 3.5) if shared else (2.2 if shape.out == 1 else 1.2, 5)
+        cycles = products / UNITS * (wide * filled if unit else strided)
         cycles += prod(shape.result[:-1]) / 2 * ROW
         cycles += prod(shape.image) * 2 if lines[-1].out[1] > 1 else 0  # stores lane by lane
         cycles *= 1 if not weight_gradient else 1.5
@@ -229,12 +231,12 @@ def _lower_correlation(
         y = result.image(k, "y", write=True)
         if form == "planes":
             halo = geometry.halo(shape.lines(), shape.read[2:])
-            planes.correlate(k, x, w, y, shape.lines(), halo, finish, lanes)
+            planes.correlate(k, x, w, y, shape.lines(), halo, finish, site.target)
         for lines in shape.lines() if form != "planes" else ():
             if form == "channels":
                 channels.correlate(k, x, w, y, form_channels, lines, finish, site.target)
             elif form == "depthwise":
-                depthwise.correlate(k, x, w, y, lines, finish)
+                depthwise.correlate(k, x, w, y, lines, finish, site.target)
             else:
                 groups = shape.op.groups
                 spatial.correlate(k, x, w, y, groups, lines, finish, lanes, shape.transposed)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from convc.algorithms.epilogue import Step
-from convc.algorithms.geometry import Lines, tap_tile
+from convc.algorithms.geometry import Lines, Taps, at_once, tap_tile
+from convc.backend.target import Target
 from convc.layout import Image
 from convc.schedule import Nest, Point, Schedule, Segment, lower, segments
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder
@@ -47,24 +48,34 @@ def _pack(k: KernelBuilder, w: Buffer, packed: Buffer, cut: Segment) -> None:
 
 
 def correlate(
-    k: KernelBuilder, x: Image, w: Buffer, y: Image, lines: Lines, finish: Step
+    k: KernelBuilder,
+    x: Image,
+    w: Buffer,
+    y: Image,
+    lines: Lines,
+    finish: Step,
+    target: Target,
 ) -> None:
     """Append ``y = finish(x correlated with w)``, channel by channel."""
+    last = len(lines) - 1
+    taps = Taps(lines, last, at_once(target))
 
     def out_index(p: Point) -> tuple[Affine, ...]:
         at = (line.out_at(p[f"q{a}"]) for a, line in enumerate(lines))
         return (p["n"], p["c"], *at, p["v"])
 
     def update(p: Point, acc: Expr) -> Expr:
-        at = (line.in_at(p[f"q{a}"], p[f"m{a}"]) for a, line in enumerate(lines))
-        where = (line.weight_at(p[f"m{a}"]) for a, line in enumerate(lines))
-        return fma(x[(p["n"], p["c"], *at, p["v"])], w[(p["c"], *where, p["v"])], acc)
+        here = [p[f"q{a}"] for a in range(len(lines))]
+        for tap in taps.at(p):
+            at = (line.in_at(q, t) for line, q, t in zip(lines, here, tap, strict=True))
+            where = (line.weight_at(t) for line, t in zip(lines, tap, strict=True))
+            acc = fma(x[(p["n"], p["c"], *at, p["v"])], w[(p["c"], *where, p["v"])], acc)
+        return acc
 
     lanes = x.layout.block
     axes = {"n": x.shape[0], "c": x.blocks}
     axes |= {f"q{a}": line.count for a, line in enumerate(lines)} | {"v": lanes}
-    box = {f"m{a}": range(line.taps) for a, line in enumerate(lines)}
-    reductions = (box,) if all(line.taps for line in lines) else ()
+    reductions = (taps.loops,) if all(line.taps for line in lines) else ()
     nest = Nest(
         x.buffer.dtype,
         axes,
@@ -72,7 +83,6 @@ def correlate(
         update,
         reductions,
     )
-    last = len(lines) - 1
     parallel = ("n", "c", *(f"q{axis}" for axis in range(last)))
     lower(k, nest, Schedule(parallel, ((f"q{last}", PIXELS),), ("v", lanes)))
 

@@ -10,7 +10,8 @@ from contextlib import ExitStack
 from math import prod
 
 from convc.algorithms.epilogue import Step
-from convc.algorithms.geometry import Lines, tap_tile
+from convc.algorithms.geometry import Lines, Taps, at_once, tap_tile
+from convc.backend.target import Target
 from convc.layout import Image, Layout, Pads, zero_border
 from convc.schedule import Nest, Point, Schedule, Segment, lower, segments
 from ir.loops import Affine, Buffer, KernelBuilder
@@ -24,6 +25,11 @@ def plane_bytes(shape: tuple[int, ...], halo: Pads, itemsize: int) -> int:
     return prod(Layout(1, halo).physical((1, 1, *shape[2:]))) * itemsize
 
 
+def row_taps(lines: Lines, target: Target) -> Taps:
+    """Rows share what they read."""
+    return Taps(lines, max(len(lines) - 2, 0), at_once(target))
+
+
 def correlate(
     k: KernelBuilder,
     x: Image,
@@ -32,9 +38,10 @@ def correlate(
     lines: list[Lines],
     halo: Pads,
     finish: Step,
-    lanes: int,
+    target: Target,
 ) -> None:
     """Append ``y = finish(x correlated with w)``; w is [C, 1, *taps] as given."""
+    lanes = target.lanes(x.buffer.dtype)
     shape = (1, 1, *x.shape[2:])
     layout = Layout(1, halo)
     with k.loop("n", x.shape[0], "parallel") as n, k.loop("c", x.shape[1], "parallel") as c:
@@ -44,7 +51,7 @@ def correlate(
         _copy(k, x, plane, (n, c), lanes)
         for each in lines:
             for vectors in segments(each[-1].count, lanes):
-                _correlate(k, plane, w, y, (n, c), each, finish, vectors)
+                _correlate(k, plane, w, y, (n, c), each, finish, vectors, target)
 
 
 def weight_gradient(
@@ -131,10 +138,12 @@ def _correlate(
     lines: Lines,
     finish: Step,
     vectors: Segment,
+    target: Target,
 ) -> None:
     """One cut of the last axis: whole vectors, or the positions that remain."""
     first, count, lanes = vectors
     last = len(lines) - 1
+    taps = row_taps(lines, target)
 
     def positions(p: Point) -> list[Affine]:
         return [*(p[f"q{axis}"] for axis in range(last)), p["u"] * lanes + p["v"] + first]
@@ -143,20 +152,20 @@ def _correlate(
         return (*at, *(li.out_at(q) for li, q in zip(lines, positions(p), strict=True)), 0)
 
     def update(p: Point, acc: Expr) -> Expr:
-        taps = [p[f"m{axis}"] for axis in range(len(lines))]
-        cells = (li.in_at(q, t) for li, q, t in zip(lines, positions(p), taps, strict=True))
-        where = (line.weight_at(t) for line, t in zip(lines, taps, strict=True))
-        return fma(plane[(0, 0, *cells, 0)], w[(at[1], 0, *where)], acc)
+        for tap in taps.at(p):
+            cells = (li.in_at(q, t) for li, q, t in zip(lines, positions(p), tap, strict=True))
+            where = (line.weight_at(t) for line, t in zip(lines, tap, strict=True))
+            acc = fma(plane[(0, 0, *cells, 0)], w[(at[1], 0, *where)], acc)
+        return acc
 
     axes = {f"q{a}": line.count for a, line in enumerate(lines[:-1])} | {"u": count, "v": lanes}
-    box = {f"m{axis}": range(line.taps) for axis, line in enumerate(lines)}
     nest = Nest(
         plane.buffer.dtype,
         axes,
         lambda p, acc: (y[out_index(p)], finish(acc, out_index(p))),
         update,
-        (box,) if all(line.taps for line in lines) else (),
+        (taps.loops,) if all(line.taps for line in lines) else (),
     )
-    wide = min(count, 4)
-    rows = ((f"q{last - 1}", max(1, 12 // wide)),) if last else ()
+    wide = min(count, 1 if last and taps.shared else 4)
+    rows = ((f"q{last - 1}", max(1, at_once(target) // wide)),) if last else ()
     lower(k, nest, Schedule((), (*rows, ("u", wide)), ("v", lanes)))

@@ -61,6 +61,10 @@ class ParseError(Error):
         return error
 
 
+class FileError(Error, OSError):
+    """A file or folder that cannot be read or written."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A hint such as `; did you mean 'conv'?`, or the empty string when nothing is near."""
     near = difflib.get_close_matches(name, list(known), n=1)

@@ -35,8 +35,9 @@ def load(
     ``constants`` inputs the values that shapes depend on; see ``convc.frontends.onnx``.
 
     Raises ``LoadError`` for a missing file, an unknown suffix and models of ONNX that cannot be
-    read, ``InputError`` for an unknown network or input, ``ir.ParseError`` and ``ir.WeightsError``
-    for broken contents, ``MissingExtraError`` where the package onnx is needed and not installed.
+    read, ``InputError`` for an unknown network or input, ``ir.FileError`` for a ``.ir`` file that
+    cannot be read, ``ir.ParseError`` and ``ir.WeightsError`` for broken contents,
+    ``MissingExtraError`` where the package onnx is needed and not installed.
     """
     if onnx.is_proto(model) or _suffix(model) == ".onnx":
         return onnx.load(model, shapes, constants)
@@ -51,7 +52,7 @@ def load(
         given = file.suffix or "a file without suffix"
         raise LoadError(f"{file}: cannot read {given}; use .ir or .onnx")
     if not file.is_file():
-        raise LoadError(f"{file}: no such file")
+        raise LoadError(f"{file}: {'a folder, no file' if file.is_dir() else 'no such file'}")
     return ir.load(file)
 
 
@@ -60,8 +61,10 @@ def save(model: ir.Graph | Model, path: str | os.PathLike[str]) -> None:
     to a model of ONNX, an ``.onnx`` file; see ``convc.to_onnx``.
 
     Raises ``InputError`` for another suffix, ``ExportError`` with every node that ONNX cannot
-    express, OSError where a file cannot be written.
+    express, ``ir.FileError`` where a file cannot be written.
     """
+    if not isinstance(path, str | os.PathLike):
+        raise InputError(f"{described(path)} is not the path of a file to write")
     suffix = _suffix(path)
     if suffix not in (".ir", ".onnx"):
         raise InputError(

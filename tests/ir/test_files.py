@@ -144,11 +144,23 @@ def test_a_graph_lives_in_a_file_that_ends_in_ir(tmp_path, name):
 
 def test_what_cannot_be_written_is_named_as_it_was_asked_for(tmp_path):
     path = tmp_path / "none" / "m.ir"
-    with pytest.raises(FileNotFoundError, match="folder does not exist") as caught:
+    with pytest.raises(ir.FileError, match="folder does not exist; make it first") as caught:
         model().save(path)
-    assert caught.value.filename == str(path)
+    assert str(caught.value).startswith(f"{path}: ")
+    assert isinstance(caught.value, OSError)
     (tmp_path / "m.safetensors").mkdir()
-    with pytest.raises(OSError) as refused:
+    with pytest.raises(ir.FileError, match="cannot be written: Is a directory") as refused:
         model().save(tmp_path / "m.ir")
-    assert refused.value.filename == str(tmp_path / "m.ir")
+    assert str(refused.value).startswith(f"{tmp_path / 'm.ir'}: ")
     assert [file.name for file in tmp_path.iterdir()] == ["m.safetensors"]
+
+
+def test_what_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "folder.ir").mkdir()
+    for name, why in (("folder.ir", "Is a directory"), ("none.ir", "No such file or directory")):
+        with pytest.raises(ir.FileError) as caught:
+            ir.load(tmp_path / name)
+        assert str(caught.value) == f"{tmp_path / name}: cannot be read: {why}"
+    for use in (model().save, ir.load):
+        with pytest.raises(ir.FileError, match="null character"):
+            use("a\0.ir")

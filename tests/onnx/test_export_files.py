@@ -59,9 +59,18 @@ def test_large_weights_lie_in_a_file_beside(
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     graph = network(N=1, H=14, W=13)
     missing = tmp_path / "missing" / "a.onnx"
-    with pytest.raises(FileNotFoundError) as caught:
+    with pytest.raises(ir.FileError) as caught:
         convc.save(graph, missing)
-    assert caught.value.filename == str(missing)
+    assert str(caught.value) == f"{missing}: the folder does not exist; make it first"
+    for name in ("folder.onnx", "folder.ir"):
+        folder = tmp_path / name
+        folder.mkdir()
+        with pytest.raises(ir.FileError, match=f"{name}: cannot be written: Is a directory"):
+            convc.save(graph, folder)
+        with pytest.raises(convc.LoadError, match=f"{name}: a folder, no file"):
+            convc.load(folder)
+    with pytest.raises(convc.InputError, match="3 is not the path of a file"):
+        convc.save(graph, 3)  # type: ignore[arg-type]
     with pytest.raises(convc.InputError, match=r"cannot write \.onxx; use \.ir or \.onnx"):
         convc.save(graph, tmp_path / "a.onxx")
 

@@ -108,7 +108,7 @@ def test_a_folder_that_does_not_exist(tmp_path: Path) -> None:
     b = ir.Builder("tested")
     b.output("y", b.relu(b.input("x", "f32[N]")))
     file = tmp_path / "none" / "a.onnx"
-    with pytest.raises(FileNotFoundError, match="the folder does not exist; make it first"):
+    with pytest.raises(ir.FileError, match="the folder does not exist; make it first"):
         convc.save(b.build(), file)
 
 

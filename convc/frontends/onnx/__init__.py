@@ -80,12 +80,16 @@ def _read(model: Any) -> tuple[str, ModelProto, External]:
         raise InputError(f"{described(model)} is not a model; {hint}")
     path = Path(model)
     if not path.is_file():
-        raise LoadError(f"{path}: no such file")
+        raise LoadError(f"{path}: {'a folder, no file' if path.is_dir() else 'no such file'}")
     size = path.stat().st_size
     if size > MAX_FILE:
         hint = "store its weights in a file beside it (save_as_external_data)"
         raise LoadError(f"{path}: {size} bytes are more than a model in one file may have; {hint}")
-    return str(path), parse(path.read_bytes(), str(path)), External(path.parent)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise LoadError(f"{path}: cannot be read: {error.strerror}") from error
+    return str(path), parse(content, str(path)), External(path.parent)
 
 
 def parse(data: bytes, source: str) -> ModelProto:

@@ -9,7 +9,6 @@ by them, but not all engines have all operators in float64.
 
 from __future__ import annotations
 
-import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,12 +44,11 @@ def to_onnx(model: ir.Graph | Model) -> ModelProto:
 def save(model: ir.Graph | Model, path: str | os.PathLike[str]) -> None:
     """Write a graph to an `.onnx` file; constants beyond 2 GiB lie beside it in `.onnx.data`.
 
-    Raises what `to_onnx` does, OSError where a file cannot be written.
+    Raises what `to_onnx` does, `ir.FileError` where a file cannot be written.
     """
     exporter, file = _exported(model), Path(path)
     if not file.parent.is_dir():
-        reason = "the folder does not exist; make it first"
-        raise FileNotFoundError(errno.ENOENT, reason, str(file))
+        raise ir.FileError(f"{file}: the folder does not exist; make it first")
     beside = file.with_name(f"{file.name}.data")
     large = sum(array.nbytes for array in exporter.constants.values()) > LARGEST
     data = _Data(beside.name)
@@ -60,7 +58,7 @@ def save(model: ir.Graph | Model, path: str | os.PathLike[str]) -> None:
             write_atomically(beside, data.chunks())
         write_atomically(file, [proto.SerializeToString()])
     except OSError as error:  # it names the file that is renamed in the end
-        raise OSError(error.errno, error.strerror, str(file)) from error
+        raise ir.FileError(f"{file}: cannot be written: {error.strerror}") from error
 
 
 def graph_of(model: Any) -> ir.Graph:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from convc.program import Stored
 
 PANEL = 8  # vectors side by side in a panel of weights
+ROWS_AHEAD = 4  # of a panel, that are prefetched
 REUSED = 128  # rows from which on it pays to pack weights that are no constants
 
 
@@ -72,8 +73,9 @@ class Outer:
         width = panels[-1] if panels else PANEL * site.lanes
         for cut in segments(columns, width):
             for vectors in segments(cut[2], site.lanes):
-                nest = product.nest(cut, vectors)
                 chosen = register_tile(site.target, (rows,), vectors[1], PANEL)
+                once = rows <= chosen.pixels[0]
+                nest = product.nest(cut, vectors, fetched=chosen.blocks if once else 0)
                 tile = (("i", chosen.pixels[0]), ("o", chosen.blocks))
                 tasks = tuple(axis for axis in nest.axes if axis != "v")
                 lower(k, nest, Schedule(tasks, tile, ("v", vectors[2])))
@@ -91,8 +93,11 @@ class _Product:
     packed: bool
     finish: Step
 
-    def nest(self, cut: Segment, vectors: Segment) -> Nest:
-        """Some panels of columns, and of each panel some vectors: cuts as (start, count, width)."""
+    def nest(self, cut: Segment, vectors: Segment, fetched: int) -> Nest:
+        """Some panels of columns, and of each panel some vectors: cuts as (start, count, width).
+
+        ``fetched``: how many vectors of packed weights are prefetched at each step.
+        """
         (start, panels, width), (first, count, lanes) = cut, vectors
         depth = self.w.shape[-2]
         batch = {f"n{axis}": n for axis, n in enumerate(self.y.shape[:-2])}
@@ -101,17 +106,23 @@ class _Product:
             """Within the panel: all vectors but the last are as wide as the first."""
             return p["o"] * lanes + p["v"] + first
 
+        def weight(p: Point, row: Affine) -> Load:
+            lead = [p[axis] for axis in batch]
+            if self.packed:
+                panel = p["b"] + start // self.w.shape[-1]
+                return self.w[(*_aligned(lead, self.w.shape[:-3]), panel, row, column(p))]
+            j = p["b"] * width + column(p) + start
+            return self.w[(*_aligned(lead, self.w.shape[:-2]), row, j)]
+
         def update(p: Point, acc: Expr) -> Expr:
             lead = [p[axis] for axis in batch]
             at = (p["p"], p["i"]) if self.transposed else (p["i"], p["p"])
             element = self.x[(*_aligned(lead, self.x.shape[:-2]), *at)]
-            if self.packed:
-                panel = p["b"] + start // self.w.shape[-1]
-                own = (*_aligned(lead, self.w.shape[:-3]), panel, p["p"], column(p))
-            else:
-                j = p["b"] * width + column(p) + start
-                own = (*_aligned(lead, self.w.shape[:-2]), p["p"], j)
-            return fma(element, self.w[own], acc)
+            return fma(element, weight(p, p["p"]), acc)
+
+        def fetch(k: KernelBuilder, p: Point) -> None:
+            with k.loop("o", fetched, "unroll") as o, k.loop("v", lanes, "vector") as v:
+                k.prefetch(weight({**p, "o": p["o"] + o, "v": v}, p["p"] + ROWS_AHEAD))
 
         def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
             j = p["b"] * width + column(p) + start
@@ -119,7 +130,9 @@ class _Product:
             return target, self.finish(acc, (p["i"], j, 0))
 
         axes = {**batch, "b": panels, "o": count, "i": self.y.shape[-2], "v": lanes}
-        return Nest(self.y.dtype, axes, store, update, ({"p": range(depth)},) if depth else ())
+        box = ({"p": range(depth)},) if depth else ()
+        soon = ("p", fetch) if self.packed and fetched else None
+        return Nest(self.y.dtype, axes, store, update, box, ahead=soon)
 
 
 def _aligned(index: Sequence[Affine], shape: tuple[int, ...]) -> Iterator[Index]:

@@ -54,7 +54,7 @@ from ir.loops.nodes import (
 from ir.loops.verify import verify
 
 ENTRY_TYPE = llvm.FunctionType(llvm.VoidType(), [POINTER, I64, I64, POINTER])
-SECOND_LEVEL = 2  # of llvm.prefetch: into the second-level cache
+EVERY_LEVEL = 3  # of llvm.prefetch: into all caches
 
 
 def emit_kernel(module: llvm.Module, kernel: Kernel, target: Target, name: str) -> llvm.Function:
@@ -278,7 +278,7 @@ class _Emitter(Addresses):
         kind = llvm.FunctionType(llvm.VoidType(), [POINTER, I32, I32, I32])
         fetch = self.module.declare_intrinsic("llvm.prefetch.p0", fnty=kind)
         address, *_ = self._address(prefetch.place)
-        self.builder.call(fetch, [address, I32(0), I32(SECOND_LEVEL), I32(1)])
+        self.builder.call(fetch, [address, I32(0), I32(EVERY_LEVEL), I32(1)])
 
     def _expression(self, expr: Expr) -> Value:
         if isinstance(expr, Call):

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Mapping, Sequence
+from numbers import Real
 
 import ir
 from convc.errors import InputError
@@ -39,6 +41,17 @@ def check_memory(memory: object) -> None:
     if memory is not None and not _is_positive(memory):
         hint = "give a number of bytes as an int, as in 256 << 20, or None for no limit"
         raise InputError(f"memory={described(memory)}: {hint}")
+
+
+def check_tuning(tune: object, tuning: object) -> None:
+    """InputError unless ``tune`` is a bool or a number of seconds and ``tuning`` None or a path;
+    or if both are given."""
+    if not (isinstance(tune, Real) and 0 <= float(tune) < math.inf):  # a bool is real
+        raise InputError(f"tune={described(tune)}: give True, False, or seconds to spend")
+    if tuning is not None and not isinstance(tuning, str | os.PathLike):
+        raise InputError(f"tuning={described(tuning)}: give the path of a file, or None")
+    if tune and tuning is not None:
+        raise InputError("tune= measures into the database, which tuning= does not read; give one")
 
 
 def check_by_image(by_image: object) -> None:

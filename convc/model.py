@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -27,6 +26,7 @@ from convc.compile_arguments import (
     check_memory,
     check_passes,
     check_threads,
+    check_tuning,
 )
 from convc.errors import InputError
 from convc.forcing import check_choices, check_names
@@ -79,52 +79,59 @@ def compile(
     accuracy: str = "fast",
     algorithms: Mapping[str, str] | None = None,
     target: str | None = None,
-    passes: Sequence[Pass] = PIPELINE,
+    passes: Sequence[Pass] | None = None,
     tune: bool | float = False,
     tuning: str | os.PathLike[str] | None = None,
     memory: int | None = None,
     by_image: bool = True,
 ) -> Model:
-    """Compile a graph to native code.
+    """Compile a graph to native code: a ``Model``, to be called with arrays.
 
+    ``graph``: with symbolic extents, code is made for each set of values of theirs when arrays
+    first have them; what is wrong with the other arguments is said before.
     ``threads``: at most so many (default: ``CONVC_NUM_THREADS``, else what this process may use).
-    ``accuracy``: "exact" allows only algorithms that reorder sums, "fast" also those with a stated
-    bound. ``algorithms``: node name to algorithm name, to force a choice. ``target``: "avx512",
-    "avx2", "plain" or "neon" (default: the best one that runs here). ``tune``: first measure how
-    long each algorithm takes for each op, where this machine's database does not know it, for at
-    most so many seconds (True: 30). ``tuning``: go by the times in this file, which
-    ``convc tune --export`` wrote, and not by the database. ``memory``: how many bytes prepared
-    weights and intermediate results may take; algorithms that need more are not chosen.
+    ``accuracy``: "fast", or "exact", which leaves out the algorithms that do more than reorder
+    sums, those with a stated error bound.
+    ``algorithms``: node name to algorithm name, to force a choice (default: the fastest, as
+    measured or predicted).
+    ``target``: "avx512", "avx2", "plain" or "neon" (default: ``CONVC_TARGET``, else the best one
+    that runs here).
+    ``passes``: functions from graph to graph, which run in this order (default:
+    ``convc.passes.PIPELINE``); composite ops need ``expand_composites`` among them.
+    ``tune``: first measure how long each algorithm takes for each op, where this machine's
+    database does not know it, for at most so many seconds (True: 30; default: do not measure).
+    ``tuning``: a file of times, which ``convc tune --export`` wrote, to go by instead of the
+    database; not together with ``tune``.
+    ``memory``: how many bytes prepared weights and intermediate results may take (default: no
+    limit); algorithms, and ways to run batches, that need more are not chosen.
     ``by_image``: where it pays, the first ops of a network run for one image of a batch after the
     other, which stay in the caches so; False lets every op run over the whole batch.
 
-    A graph with symbolic extents is compiled when their values are first seen; all arguments are
-    checked before.
-
-    Raises ``InputError``, ``AlgorithmError``, ``TargetError``, ``CapacityError``, ``LoadError``,
-    ``ir.Error``.
+    Raises ``InputError`` for an argument of a wrong kind or value, ``AlgorithmError`` where no
+    algorithm, or not the forced one, computes a node, ``TargetError`` for a target that does not
+    run here, ``CapacityError`` for what does not fit into memory, ``LoadError`` for a file of
+    times that cannot be read, ``ir.Error`` for what passes make of the graph.
     """
     check_graph(graph)
     check_threads(threads)
     check_accuracy(accuracy)
     check_algorithms(algorithms)
     check_names(graph, algorithms or {})
-    check_passes(passes)
+    if passes is not None:
+        check_passes(passes)
+    check_tuning(tune, tuning)
     check_memory(memory)
     check_by_image(by_image)
     chosen = target_named(target)
     check_runnable(chosen)
-    budget = _budget(tune)
-    if budget and tuning is not None:
-        raise InputError("tune= measures into the database, which tuning= does not read; give one")
     options = Options(
         settings.usable_threads(threads or settings.default_threads()),
         accuracy,
         tuple(sorted((algorithms or {}).items())),
         chosen,
-        tuple(passes),
+        tuple(PIPELINE if passes is None else passes),
         None if tuning is None else read_lines(Path(tuning)),
-        budget,
+        BUDGET if tune is True else float(tune),
         memory,
         by_image,
     )
@@ -132,13 +139,6 @@ def compile(
         LOG.warning("%s: no times for %s; going by predictions",
                     tuning, Context.of(options.target, options.threads))  # fmt: skip
     return Model(graph, options)
-
-
-def _budget(tune: bool | float) -> float:
-    budget = BUDGET if tune is True else float(tune)
-    if not (math.isfinite(budget) and budget >= 0):
-        raise InputError(f"tune={tune!r}: give True, False, or seconds to spend")
-    return budget
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import inspect
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -55,11 +56,26 @@ def test_compile_takes_a_graph(graph: Any, hint: str) -> None:
         ({"passes": optimised}, "passes=a value of type function: give a sequence"),
         ({"passes": [None]}, r"passes\[0\] is None"),
         ({"by_image": "no"}, "by_image='no': give True or False"),
+        ({"tune": "long"}, "tune='long': give True, False, or seconds"),
+        ({"tune": -1.0}, "tune=-1.0: give True"),
+        ({"tune": np.inf}, "tune=inf: give True"),
+        ({"tuning": 3}, "tuning=3: give the path of a file"),
+        ({"tune": 1, "tuning": "times.jsonl"}, "give one"),
     ],
 )
 def test_compile_refuses_arguments_of_a_wrong_kind(arguments: dict[str, Any], message: str) -> None:
     with pytest.raises(convc.InputError, match=message):
         convc.compile(small(), **arguments)
+
+
+def test_help_explains_every_argument_in_words() -> None:
+    signature, doc = inspect.signature(convc.compile), inspect.getdoc(convc.compile)
+    assert " at 0x" not in str(signature)
+    assert doc is not None
+    for name in signature.parameters:
+        assert doc.count(f"\n``{name}``: ") == 1, name
+    given = convc.compile(small(), passes=None).stages()
+    assert given.optimised == convc.compile(small(), passes=PIPELINE).stages().optimised
 
 
 def test_an_op_without_an_algorithm_comes_with_a_way_out() -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import ir
 from convc.backend.target import Target
 from convc.layout import Layout
-from ir.ops import Concat
+from ir.ops import Concat, Reshape
 
 
 @dataclass(frozen=True)
@@ -27,11 +27,36 @@ class Part:
         return layout.block in (1, self.blocks)
 
 
+def delivered(graph: ir.Graph) -> dict[str, str]:
+    """Values that their producer may write straight into an output of the graph, with the name of
+    that: the output itself, or what that is a reshape of."""
+    given = {*graph.inputs, *graph.weights}
+    names = {value: name for name, value in reversed(list(graph.outputs.items()))}
+    for value, name in list(names.items()):
+        producer = graph.producer(value)
+        while producer is not None and isinstance(producer.op, Reshape):
+            (value,) = producer.inputs
+            if value in names:
+                break
+            names[value] = name
+            producer = graph.producer(value)
+    return {value: name for value, name in names.items() if value not in given}
+
+
+def apart(graph: ir.Graph) -> set[str]:
+    """Values that cannot be parts of others: they lie in the caller's memory, or are weights or
+    computed from weights alone."""
+    known = set(graph.weights)
+    for node in graph.nodes:
+        if known.issuperset(node.inputs):
+            known.update(node.outputs)
+    return {*delivered(graph), *known}
+
+
 def parts(graph: ir.Graph, apart: Collection[str], target: Target) -> dict[str, Part]:
     """The values that may be written as parts of a concatenation of channels.
 
-    Those of one image are contiguous there. ``apart``: values that lie elsewhere, in the caller's
-    memory or among the constants.
+    Those of one image are contiguous there. ``apart``: values that lie elsewhere.
     """
     found: dict[str, Part] = {}
     for node in graph.nodes:

@@ -19,12 +19,11 @@ from convc.algorithms.base import Algorithm, Site, Wish
 from convc.algorithms.convert import convert_kernel, copy_kernel
 from convc.backend.target import Target
 from convc.errors import AlgorithmError
-from convc.joining import parts, together
+from convc.joining import apart, delivered, parts, together
 from convc.layout import PLAIN, Layout, covering
 from convc.program import Program, Role, Slot, Step, Stored
 from ir.loops import Kernel
 from ir.loops.nodes import Scalar
-from ir.ops import Reshape
 
 
 class Lowering:
@@ -40,8 +39,8 @@ class Lowering:
         self.kernels: dict[tuple[object, ...], Kernel] = {}
         self.wishes = self._all_wishes()
         self.node: ir.Node | None = None
-        self.direct_outputs = self._direct_outputs()
-        self.apart = {*self.direct_outputs, *self._constants()}
+        self.direct_outputs = delivered(graph)
+        self.apart = apart(graph)
         self.parts = parts(graph, self.apart, target)
         self.together = together(self.parts)
         self.wholes: dict[tuple[str, Layout], Stored] = {}
@@ -228,14 +227,6 @@ class Lowering:
 
     # -- slots -----------------------------------------------------------------------------
 
-    def _constants(self) -> set[str]:
-        """Values computed from weights alone."""
-        known = set(self.graph.weights)
-        for node in self.graph.nodes:
-            if known.issuperset(node.inputs):
-                known.update(node.outputs)
-        return known
-
     def _joined(self, value: str, layout: Layout) -> Stored | None:
         """Room for a value that has parts, or is one, once one of them is written."""
         if (value, layout) in self.wholes:
@@ -270,21 +261,6 @@ class Lowering:
         stored = self._room(name, role, self.graph.types[name], PLAIN, data)
         self.stored[name] = stored
         return stored.slot
-
-    def _direct_outputs(self) -> dict[str, str]:
-        """Values that their producer may write straight into an output of the graph: the output
-        itself, or what that is a reshape of."""
-        given = {*self.graph.inputs, *self.graph.weights}
-        names = {value: name for name, value in reversed(list(self.graph.outputs.items()))}
-        for value, name in list(names.items()):
-            producer = self.graph.producer(value)
-            while producer is not None and isinstance(producer.op, Reshape):
-                (value,) = producer.inputs
-                if value in names:
-                    break
-                names[value] = name
-                producer = self.graph.producer(value)
-        return {value: name for value, name in names.items() if value not in given}
 
     def _deliver(self, name: str, value: str) -> int:
         """The slot of an output, copied there where its producer did not write it."""

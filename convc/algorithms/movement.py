@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, ClassVar
 import ir
 from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.strided import Box, copy, fill, halo_of
+from convc.cost import L3, MEMORY, stream_bytes
 from ir.dims import Dim
 from ir.loops import Buffer, KernelBuilder
 from ir.ops import Concat, Expand, Pad, Reshape, Reverse, Slice, Transpose
@@ -63,6 +64,10 @@ class Move(PlainData):
     def supports(self, site: Site) -> str | None:
         moved = isinstance(site.op, Transpose | Expand | Slice | Pad | Reverse | Concat)
         return None if moved else "only for ops that move data"
+
+    def seconds(self, site: Site) -> float:
+        nbytes = site.op.cost(*site.inputs).bytes
+        return nbytes / (stream_bytes(nbytes) if nbytes < L3 else MEMORY)
 
     def tolerance(self, site: Site) -> float:
         return 6e-8 if site.dtype == "f32" else 0.0  # of the filler

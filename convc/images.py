@@ -8,7 +8,8 @@ dense part of a network is better run over the whole batch.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import ir
@@ -23,34 +24,59 @@ STREAMED = 0.25  # what reading a byte of weights costs, as prefetched, beside o
 class Piece:
     """A part of a graph that is compiled by itself, and run for so many images, one by one.
 
-    Its graph is that for one image. Without a number it runs once, over whole batches.
+    Its graph is that for one image. Without a number it runs once, over whole batches. ``alone``:
+    whether each image runs on one of several threads.
     """
 
     graph: ir.Graph
     images: int | None = None
+    alone: bool = False
 
 
-def pieces(graph: ir.Graph, by_image: bool = True) -> tuple[Piece, ...]:
+Pieces = tuple[Piece, ...]
+
+
+def pieces(graph: ir.Graph, by_image: bool = True, threads: int = 1) -> Pieces:
     """A static graph in the pieces that are run one after the other: mostly itself alone.
 
     Where it pays: first the nodes up to some place, for each image of the batch, then the others.
+    The images are those of the inputs that the first node reads. An input of another leading extent
+    is the same for all of them, and nodes that make something of images of its own are no more
+    among the first.
     """
-    count = next((type.static_shape[0] for type in graph.inputs.values() if type.rank), 1)
-    if not by_image or count < 2:
-        return (Piece(graph),)
-    candidate = _Front(graph, count)
-    cut = candidate.best()
+    front = _front(graph) if by_image else None
+    return _cut(graph, front, front.best(), threads) if front else (Piece(graph),)
+
+
+def smaller_pieces(graph: ir.Graph, by_image: bool, threads: int) -> Iterator[Pieces]:
+    """Other ways than ``pieces`` that may take less memory: whole, and cut where the fewest bytes
+    are alive at once."""
+    front = _front(graph) if by_image else None
+    if front:
+        best, least = front.best(), front.least(threads)
+        yield from (_cut(graph, front, cut, threads) for cut in {0, least} - {best})
+
+
+def _front(graph: ir.Graph) -> _Front | None:
+    """The first nodes, those that can run for one image after the other, if there are any."""
+    extents = dict.fromkeys(type.static_shape[0] for type in graph.inputs.values() if type.rank)
+    fronts = (_Front(graph, count) for count in extents if count > 1)
+    return next((front for front in fronts if front.nodes), None)
+
+
+def _cut(graph: ir.Graph, front: _Front, cut: int, threads: int) -> Pieces:
+    """A graph in pieces: so many nodes for each image, the others."""
     if not cut:
         return (Piece(graph),)
-    singles = candidate.nodes[:cut]
+    count, singles = front.count, front.nodes[:cut]
     crossing = _crossing(graph, cut)
     given = {name: _of_image(type, count) for name, type in graph.inputs.items()}
-    front = _part(graph, singles, given, {value: value for value in crossing})
+    first = _part(graph, singles, given, {value: value for value in crossing})
     made = {value for node in singles for value in node.outputs}
     kept = {public: value for public, value in graph.outputs.items() if value not in made}
     read = {value: graph.types[value] for value, again in crossing.items() if again}
     tail = _part(graph, graph.nodes[cut:], {**graph.inputs, **read}, kept)
-    return Piece(front, count), Piece(tail)
+    return Piece(first, count, 1 < threads <= count), Piece(tail)
 
 
 def linked(graph: ir.Graph, found: Iterable[tuple[Piece, Program]]) -> Program:
@@ -99,6 +125,20 @@ class _Front:
                 most, found = here, number
         return found
 
+    def least(self, threads: int) -> int:
+        """How many nodes to run by image so that the fewest bytes are alive at once; 0 for none."""
+        sizes = {name: type.static_nbytes for name, type in self.graph.types.items()}
+        nodes, public = self.graph.nodes, set(self.graph.outputs.values())
+        own = threads if threads <= self.count else 1  # images at a time
+        found, fewest = 0, _most_alive(nodes, sizes, (), public)
+        for cut in range(1, len(self.nodes) + 1):
+            crossing = _crossing(self.graph, cut)
+            front = own * _most_alive(nodes[:cut], sizes, (), crossing) // self.count
+            here = front + _most_alive(nodes[cut:], sizes, crossing, public)
+            if here < fewest and self._legal(crossing):
+                found, fewest = cut, here
+        return found
+
     def _again(self, node: ir.Node) -> float:
         """The bytes moved for each further image of what is the same for all: weights as they are
         read, inputs as they are brought into the form in which weights are read."""
@@ -123,6 +163,26 @@ class _Front:
         images = all(self.graph.types[value].shape[:1] == (self.count,) for value in values)
         few = len(values) + len(self.graph.inputs) <= MOST_BOUND
         return images and few and len(set(public)) == len(public)
+
+
+def _most_alive(
+    nodes: Sequence[ir.Node], sizes: Mapping[str, int], early: Collection[str],
+    elsewhere: Collection[str],
+) -> int:  # fmt: skip
+    """The most bytes of values that nodes make, and of ``early`` ones, alive at any node; without
+    those that lie elsewhere."""
+    made = {value for node in nodes for value in node.outputs}
+    mine = {*made, *early} - {*elsewhere}
+    last = {value: n for n, node in enumerate(nodes) for value in (*node.inputs, *node.outputs)}
+    ends = defaultdict[int, int](int)
+    for value in mine:
+        ends[last.get(value, 0)] += sizes[value]
+    most = alive = sum(sizes[value] for value in mine - made)
+    for number, node in enumerate(nodes):
+        alive += sum(sizes[value] for value in node.outputs if value in mine)
+        most = max(most, alive)
+        alive -= ends[number]
+    return most
 
 
 def _singles(graph: ir.Graph, count: int) -> list[ir.Node]:

@@ -5,9 +5,11 @@ from __future__ import annotations
 import logging
 import os
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ import ir
 from convc import debug, settings
 from convc.algorithms import Algorithm
 from convc.backend.target import Target, check_runnable, target_named
-from convc.budget import Pair, to_give_up
+from convc.budget import Pair, Planned, within
 from convc.compile_arguments import (
     check_algorithms,
     check_by_image,
@@ -30,14 +32,14 @@ from convc.compile_arguments import (
 )
 from convc.errors import InputError
 from convc.forcing import check_choices, check_names
-from convc.images import linked, pieces
+from convc.images import Pieces, linked, pieces, smaller_pieces
 from convc.indices import Bound, bounds, check_weights
 from convc.lowering import Lowering
 from convc.passes import PIPELINE, Pass, optimised
 from convc.plan import Plan, check_values, plan
 from convc.runtime.executable import Executable
 from convc.runtime.memory import address, give_back
-from convc.select import check_accuracy, choices
+from convc.select import check_accuracy, choices_in
 from convc.tuning import BUDGET
 from convc.tuning.database import measured
 from convc.tuning.records import Context, Row, Times, read_lines, times_of
@@ -159,22 +161,28 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
     check_weights(improved)
     check_choices(dict(options.algorithms), graph, options.target)
     forced = renamed(dict(options.algorithms), graph, improved)
-    how = improved, options.target, options.accuracy, forced, options.times()
-    parts = pieces(improved, options.by_image)
-    given_up: set[Pair] = set()
-    while True:
-        made = tuple(choices(*how, given_up, options.by_image))
-        chosen = {choice.node.name: choice.chosen.algorithm for choice in made}
-        programs = (Lowering(part.graph, chosen, options.target).program() for part in parts)
-        planned = plan(linked(improved, zip(parts, programs, strict=True)))
-        if options.memory is None:
-            break
-        more = to_give_up(made, planned, options.memory, options.threads)
-        if not more:
-            break
-        given_up |= more
-    done = Stages(graph, improved, chosen, planned, options.target)
+    make = partial(_planned, improved, options, forced, options.times())
+    cut = pieces(improved, options.by_image, options.threads)
+    if options.memory is None:
+        made = make(cut)
+    else:
+        others = smaller_pieces(improved, options.by_image, options.threads)
+        made = within(options.memory, options.threads, chain([cut], others), make)
+    chosen = {choice.node.name: choice.chosen.algorithm for choice in made.choices}
+    done = Stages(graph, improved, chosen, made.plan, options.target)
     return debug.report(done, options.passes)
+
+
+def _planned(
+    graph: ir.Graph, options: Options, forced: Mapping[str, str], times: Times,
+    cut: Pieces, given_up: Collection[Pair] = (),
+) -> Planned:  # fmt: skip
+    """An optimised graph, in pieces, through selection, lowering and planning."""
+    made = tuple(choices_in(cut, options.target, options.accuracy, forced, times, given_up))
+    chosen = {choice.node.name: choice.chosen.algorithm for choice in made}
+    programs = (Lowering(piece.graph, chosen, options.target).program() for piece in cut)
+    program = linked(graph, zip(cut, programs, strict=True))
+    return Planned(cut, made, plan(program, options.threads))
 
 
 def renamed(forced: Mapping[str, str], before: ir.Graph, after: ir.Graph) -> dict[str, str]:

@@ -126,8 +126,9 @@ class Plan:
         return _most_alive(p for p in self.temporaries.values() if p.slot.part is None)
 
 
-def plan(program: Program) -> Plan:
-    """Raises ``CapacityError`` where the buffers exceed the memory of this machine."""
+def plan(program: Program, threads: int = 1) -> Plan:
+    """Raises ``CapacityError`` where the buffers, run on so many threads, exceed the memory of this
+    machine."""
     constant = {slot.number for slot in program.slots if slot.role == "constant"}
     prepare: list[Step] = []
     steps: list[Step] = []
@@ -147,7 +148,7 @@ def plan(program: Program) -> Plan:
     images = plan(program.images.program) if program.images else None
     result = Plan(program, tuple(prepare), tuple(steps), constants, temporaries,
                   in_sequence(passing), images)  # fmt: skip
-    _check_capacity(result)
+    _check_capacity(result, threads)
     return result
 
 
@@ -255,9 +256,10 @@ def _extent(placed: Iterable[Placed]) -> int:
     return max((p.offset + p.nbytes for p in placed), default=0)
 
 
-def _check_capacity(plan: Plan) -> None:
+def _check_capacity(plan: Plan, threads: int) -> None:
     need = sum(part.constant_bytes + part.given_bytes + max(part.arena_bytes, part.passing_bytes)
                for part in plan.parts)  # fmt: skip
+    need += plan.kept_bytes(threads) - plan.resident_bytes
     have = _memory()
     if need > have:
         largest = max(plan.program.slots, key=slot_bytes)

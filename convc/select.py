@@ -12,9 +12,11 @@ from convc.backend.target import Target
 from convc.cost import L3, stream_bytes
 from convc.errors import AlgorithmError
 from convc.images import Piece, pieces
+from convc.joining import Part, apart, parts
+from convc.layout import Layout
 from convc.plugins import algorithms
-from convc.tuning.records import REFUSED, Times, signature
-from ir.ops import Expand, MatMul, Reshape, Softmax, Transpose
+from convc.tuning.records import REFUSED, Times, key_of, signature
+from ir.ops import Concat, Expand, MatMul, Reshape, Softmax, Transpose
 from ir.ops.composite import Composite
 from ir.ops.index import Finding, Indexing
 from ir.types import described
@@ -73,8 +75,12 @@ class Choice:
 
     @property
     def signature(self) -> str:
-        """What measured times are kept under."""
-        return signature(self.graph, self.node)
+        """What its measured times stand under in ``Times``."""
+        return _key(self.piece, self.node)
+
+
+def _key(piece: Piece, node: ir.Node) -> str:
+    return key_of(signature(piece.graph, node), piece.alone)
 
 
 def check_accuracy(accuracy: object) -> None:
@@ -96,9 +102,20 @@ def candidates(site: Site, accuracy: str = "fast") -> Iterator[Candidate]:
 def choices(
     graph: ir.Graph, target: Target, accuracy: str = "fast",
     forced: Mapping[str, str] | None = None, measured: Times | None = None,
-    given_up: Collection[tuple[str, str]] = (), by_image: bool = False,
+    by_image: bool = True, threads: int = 1,
 ) -> Iterator[Choice]:  # fmt: skip
-    """The algorithm for each node of a static graph, in order; where ``by_image`` piece by piece.
+    """The algorithm for each node of a static graph that is run on so many threads, in order;
+    ``by_image``: as of ``convc.compile``. See ``choices_in``."""
+    cut = pieces(graph, by_image, threads)
+    return choices_in(cut, target, accuracy, forced, measured)
+
+
+def choices_in(
+    pieces: Sequence[Piece], target: Target, accuracy: str = "fast",
+    forced: Mapping[str, str] | None = None, measured: Times | None = None,
+    given_up: Collection[tuple[str, str]] = (),
+) -> Iterator[Choice]:  # fmt: skip
+    """The algorithm for each node of a graph in pieces, in order.
 
     ``forced`` maps node names to algorithm names; ``measured`` are times that take the place of
     predictions; ``given_up``: nodes with algorithms that they are not to use, if they can do
@@ -107,11 +124,11 @@ def choices(
     """
     forced, measured = forced or {}, measured or {}
     check_accuracy(accuracy)
-    unknown = forced.keys() - {node.name for node in graph.nodes}
+    names = [node.name for piece in pieces for node in piece.graph.nodes]
+    unknown = sorted(forced.keys() - set(names))
     if unknown:
-        names = ", ".join(node.name for node in graph.nodes)
-        raise AlgorithmError(f"algorithms: no node {sorted(unknown)[0]!r}; nodes: {names}")
-    for piece in pieces(graph, by_image):
+        raise AlgorithmError(f"algorithms: no node {unknown[0]!r}; nodes: {', '.join(names)}")
+    for piece in pieces:
         yield from _choices(piece, target, accuracy, forced, measured, given_up)
 
 
@@ -120,11 +137,12 @@ def _choices(
     given_up: Collection[tuple[str, str]],
 ) -> Iterator[Choice]:  # fmt: skip
     graph = piece.graph
+    joined = parts(graph, apart(graph), target)
     blocks = dict.fromkeys((*graph.inputs, *graph.weights), 1)
     for node in graph.nodes:
         site = Site.of(graph, node, target)
-        place = _Place(graph, node, blocks)
-        times = measured.get(signature(graph, node), {}) if measured else {}
+        place = _Place(graph, node, blocks, joined)
+        times = measured.get(_key(piece, node), {}) if measured else {}
         found = (_unless_given_up(c, node, given_up) for c in candidates(site, accuracy))
         considered = _comparable([_priced(c, site, place, times) for c in found])
         name = forced.get(node.name)
@@ -136,11 +154,30 @@ def _choices(
 
 @dataclass(frozen=True)
 class _Place:
-    """What surrounds a node: the blocks of what it reads, and who reads what it writes."""
+    """What surrounds a node: the blocks of what it reads, what is ``joined`` in place, and who
+    reads what it writes."""
 
     graph: ir.Graph
     node: ir.Node
     blocks: Mapping[str, int]
+    joined: Mapping[str, Part]
+
+    def copied(self, site: Site, algorithm: Algorithm) -> float:
+        """The share of the operands that is not written where the result of a concatenation lies;
+        1 for any other op."""
+        if not isinstance(site.op, Concat):
+            return 1.0
+        layout = Layout(algorithm.block(site, [self.blocks[name] for name in self.node.inputs]))
+        sizes = {name: self.graph.types[name].static_nbytes for name in self.node.inputs}
+        rest = (sizes[name] for name in self.node.inputs if not self._lies(name, layout))
+        total = sum(sizes[name] for name in self.node.inputs)
+        return sum(rest) / total if total else 0.0
+
+    def _lies(self, name: str, layout: Layout) -> bool:
+        """Whether an operand is a part of the result where both lie in a layout."""
+        part = self.joined.get(name)
+        mine = part is not None and part.whole == self.node.name and part.fits(layout)
+        return mine and self.blocks[name] == layout.block
 
     def conversions(self, site: Site, algorithm: Algorithm) -> float:
         """Predicted seconds of bringing operands, and the result, into the layouts needed."""
@@ -179,7 +216,7 @@ def _unless_given_up(
     candidate: Candidate, node: ir.Node, given_up: Collection[tuple[str, str]]
 ) -> Candidate:
     if candidate.reason is None and (node.name, candidate.algorithm.name) in given_up:
-        return replace(candidate, reason="its weights would take too much of memory=")
+        return replace(candidate, reason="takes too much of memory=")
     return candidate
 
 
@@ -188,10 +225,14 @@ def _priced(
 ) -> Candidate:
     if candidate.reason is not None:
         return candidate
-    measured = times.get(candidate.algorithm.name)
-    return replace(
-        candidate, conversions=place.conversions(site, candidate.algorithm), measured=measured
-    )
+    algorithm = candidate.algorithm
+    seconds, measured = candidate.seconds, times.get(algorithm.name)
+    share = place.copied(site, algorithm)
+    if share < 1:
+        seconds *= share
+        measured = measured if measured in (None, REFUSED) else share * measured
+    conversions = place.conversions(site, algorithm)
+    return replace(candidate, seconds=seconds, conversions=conversions, measured=measured)
 
 
 def _comparable(considered: Sequence[Candidate]) -> tuple[Candidate, ...]:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import pytest
 
 import convc
 import ir
+from convc import images
 
 
 def network(layers: int = 3, channels: int = 64, size: int = 28) -> ir.Graph:
@@ -38,8 +43,90 @@ def test_less_memory_means_other_algorithms_and_the_same_answer() -> None:
 
 
 def test_a_budget_that_nothing_meets_says_what_is_needed() -> None:
-    with pytest.raises(convc.CapacityError, match=r"memory=1000: the program keeps [\d,]+ bytes"):
+    with pytest.raises(convc.CapacityError, match=r"memory=1000: the least .* is [\d,]+ bytes"):
         convc.compile(network(), memory=1000)
+
+
+def needed(graph: ir.Graph, **how: Any) -> int:
+    """The least that a program is said to keep; the message says too where it goes."""
+    with pytest.raises(convc.CapacityError, match="allow as many") as raised:
+        convc.compile(graph, memory=1, **how).stages()
+    pattern = (
+        r"is ([\d,]+) bytes \(weights ([\d,]+), intermediate results ([\d,]+)(, image by .*)?\)"
+    )
+    found = re.search(pattern, str(raised.value))
+    assert found is not None
+    least, weights, results = (int(number.replace(",", "")) for number in found.groups()[:3])
+    assert least == weights + results
+    return least
+
+
+def batch(count: int = 4, size: int = 64) -> ir.Graph:
+    """A few images whose values are large beside the weights."""
+    graph = network(2, 8, size)
+    types = {"x": graph.inputs["x"].with_shape(count, *graph.inputs["x"].shape[1:])}
+    return graph.replace(inputs=types)
+
+
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"threads": 1},
+        {"threads": 2},
+        {"threads": 8},
+        {"threads": 2, "by_image": False},
+        {"threads": 1, "accuracy": "exact"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("make", [network, batch])
+def test_what_is_said_to_be_the_least_is_enough_and_the_least(
+    make: Callable[[], ir.Graph], how: dict[str, Any]
+) -> None:
+    graph = make()
+    least = needed(graph, **how)
+    model = convc.compile(graph, memory=least, **how)
+    assert model.stages().plan.kept_bytes(how["threads"]) == least
+    with pytest.raises(convc.CapacityError, match=f"{least:,} bytes"):
+        convc.compile(graph, memory=least - 1, **how)
+
+
+def test_a_batch_is_cut_into_images_where_that_takes_less() -> None:
+    """Also where it does not pay, and as often as threads have images of their own."""
+    graph = batch()
+    assert convc.compile(graph, threads=1).stages().plan.images is None
+    whole, images = needed(graph, threads=1, by_image=False), needed(graph, threads=1)
+    assert images < whole * 0.6
+    model = convc.compile(graph, threads=1, memory=whole - 1)
+    assert model.stages().plan.images is not None
+    x = np.random.default_rng(1).standard_normal((4, 8, 64, 64), np.float32)
+    (wanted,) = ir.interpret(graph, {"x": x}, "float64").values()
+    np.testing.assert_allclose(model(x), wanted, atol=1e-4 * np.abs(wanted).max())
+    assert images < needed(graph, threads=2) < needed(graph, threads=4) < 1.5 * whole
+
+
+def test_a_batch_stays_whole_where_that_takes_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph = batch()
+    free = convc.compile(graph, threads=4, by_image=False).stages().plan.kept_bytes(4)
+    monkeypatch.setattr(images._Front, "best", lambda front: len(front.nodes))
+    plan = convc.compile(graph, threads=4).stages().plan
+    assert plan.images is not None
+    monkeypatch.setattr(images._Front, "least", lambda front, threads: len(front.nodes))
+    if plan.kept_bytes(4) > free:
+        assert convc.compile(graph, threads=4, memory=free).stages().plan.images is None
+
+
+def test_algorithms_that_work_on_much_memory_are_given_up() -> None:
+    """Where they prepare no weights: what is alive at their steps is what is too much."""
+    b = ir.Builder("workspace")
+    x, w = b.input("x", "f32[1, 32, 64, 64]"), b.input("w", "f32[32, 32, 3, 3]")
+    b.output("y", b.conv(x, w, pad=1))
+    graph = b.build()
+    usual = convc.compile(graph, threads=1).stages()
+    least = needed(graph, threads=1)
+    assert least < usual.plan.arena_bytes / 2
+    lean = convc.compile(graph, threads=1, memory=least).stages()
+    assert lean.algorithms != usual.algorithms
 
 
 def test_forced_algorithms_stay() -> None:
@@ -47,7 +134,7 @@ def test_forced_algorithms_stay() -> None:
     free = convc.compile(graph, algorithms={"conv0": "winograd4"})
     memory = free.executable().plan.resident_bytes
     convc.compile(graph, algorithms={"conv0": "winograd4"}, memory=memory)
-    with pytest.raises(convc.CapacityError, match="no other algorithms take less"):
+    with pytest.raises(convc.CapacityError, match="the least that"):
         convc.compile(graph, algorithms={"conv0": "winograd4"}, memory=memory - 1)
 
 

@@ -13,6 +13,7 @@ import convc
 import ir
 from convc import images
 from convc.backend.target import target_named
+from convc.model import Options, stages
 from convc.plan import Placed, Plan
 from convc.select import choices
 from convc.tools import show_plot
@@ -80,6 +81,77 @@ def test_an_axis_as_long_as_the_batch_is_not_taken_for_it() -> None:
     graph = improved(b.build())
     assert places(graph, 8) == []
     assert images.pieces(graph) == (images.Piece(graph),)
+
+
+@pytest.mark.parametrize(("first", "second"), [(4, 6), (6, 4), (2, 8), (3, 1), (4, 4)])
+def test_of_images_of_two_numbers_the_first_are_run_one_by_one(
+    first: int, second: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Up to where others are read."""
+    b = Net("uneven")
+    x, other = b.input("x", f"f32[{first}, 3, 6, 6]"), b.input("other", f"f32[{second}, 3, 6, 6]")
+    ours, theirs = b.max_pool(b.step(x, 5), 2), b.max_pool(b.step(other, 5), 2)
+    b.output("y", b.sum(ours, 0) + b.sum(theirs, 0))
+    graph = improved(b.build())
+    most = 4 if first == second else 2
+    found = places(graph, first)
+    assert max(found) == most
+    cut_at(max(found), monkeypatch)
+    front, _ = images.pieces(graph)
+    assert front.images == first and len(front.graph.nodes) == most
+    inputs = inputs_of(graph)
+    near(compiled(graph, threads=2).run(inputs), ir.interpret(graph, inputs, "float64"))
+
+
+@pytest.mark.parametrize("other", ["f32[]", "f32[1, 3, 6, 6]", "f32[7]", "f32[5, 3, 3, 3]"])
+@pytest.mark.parametrize("last", [False, True])
+def test_the_images_are_those_that_the_first_node_reads(
+    other: str, last: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever other inputs there are, before or after."""
+    b = Net("others")
+    names = ["x", "other"] if last else ["other", "x"]
+    given = {name: b.input(name, other if name == "other" else "f32[4, 3, 6, 6]") for name in names}
+    x, rest = given["x"], given["other"]
+    y = b.max_pool(b.conv(x, rest if rest.type.rank == 4 and rest.shape[0] == 5 else
+                          b.drawn(5, 3, 3, 3), pad=1), 2)  # fmt: skip
+    b.output("y", b.dense(b.flatten(y), b.drawn(45, 4)) * b.sum(rest))
+    graph = improved(b.build())
+    cut_at(1, monkeypatch)
+    first, _ = images.pieces(graph)
+    assert first.images == 4
+    inputs = inputs_of(graph)
+    near(compiled(graph).run(inputs), ir.interpret(graph, inputs, "float64"))
+
+
+def test_gradients_are_of_as_many_images_as_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whichever input stands first: the images, or the gradient of the scores."""
+    back = ir.vjp(residual(3), ["x"])
+    turned = back.replace(inputs=dict(reversed(back.inputs.items())))
+    assert list(turned.inputs) == ["grad_y", "x"]
+    cut_at(2, monkeypatch)
+    inputs = inputs_of(back)
+    want = ir.interpret(back, inputs, "float64")
+    for graph in (back, turned):
+        assert images.pieces(improved(graph))[0].images == 3
+        near(compiled(graph).run(inputs), want)
+
+
+def test_the_least_memory_counts_what_crosses_and_each_threads_images() -> None:
+    b = Net("least")
+    x = b.max_pool(b.input("x", "f32[4, 8, 32, 32]"), 3, 1, pad=1)
+    x = b.max_pool(b.max_pool(b.max_pool(x, 3, 1, pad=1), 2), 2)
+    b.output("y", b.mean(x, (2, 3)))
+    graph = b.build()
+    front = images._front(graph)
+    assert front is not None
+    assert front.least(1) == front.least(2) == len(graph.nodes)
+    sizes = {name: type.static_nbytes for name, type in graph.types.items()}
+    whole = images._most_alive(graph.nodes, sizes, (), graph.outputs.values())
+    assert whole == 2 * 4 * 8 * 32 * 32 * 4
+    assert images._most_alive(graph.nodes[3:], sizes, [graph.nodes[2].name], ()) == (
+        4 * 8 * (16 * 16 + 8 * 8) * 4
+    )
 
 
 def test_a_value_with_two_public_names_is_not_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -378,8 +450,25 @@ def test_a_budget_counts_both_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         plan = model.executable().plan
         assert len(plan.parts) == 2 and plan.kept_bytes(2) <= share * most
         near(model.run(inputs), want, 1e-4)
-    with pytest.raises(convc.CapacityError, match=r"memory=1000: the program keeps [\d,]+ bytes"):
+    with pytest.raises(convc.CapacityError, match=r"memory=1000: the least .* is [\d,]+ bytes"):
         convc.compile(graph, memory=1000)
+
+
+def test_a_plan_counts_the_arena_of_every_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    cut_at(3, monkeypatch)
+    graph = improved(residual(8))
+    alone = planned(graph, ())
+    need = sum(
+        part.constant_bytes + part.given_bytes + max(part.arena_bytes, part.passing_bytes)
+        for part in alone.parts
+    )
+    monkeypatch.setattr("convc.plan._memory", lambda: need)
+    assert planned(graph, ()).kept_bytes(1) == alone.kept_bytes(1)
+    options = Options(4, "fast", (), target_named(), ())
+    with pytest.raises(convc.CapacityError, match="the plan needs"):
+        stages(graph, options)
+    monkeypatch.setattr("convc.plan._memory", lambda: need + 3 * alone.parts[0].arena_bytes)
+    assert stages(graph, options).plan.kept_bytes(4) > alone.kept_bytes(1)
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])

@@ -10,7 +10,10 @@ import pytest
 
 import convc
 import ir
-from convc.backend.target import available
+from convc.backend.target import available, target_named
+from convc.cost import MEMORY
+from convc.select import choices
+from ir.ops import Concat
 from tests.loops_runner import natively, run
 from tests.oracles import SEED
 from tests.test_plan import check_memory
@@ -113,6 +116,35 @@ def test_what_lies_in_place_is_not_moved(
     np.testing.assert_allclose(model(x), expected, rtol=0, atol=1e-5 * np.abs(expected).max())
     apart = run(made, {"x": x}, natively(model.options.target))  # unwritten memory holds NaN
     np.testing.assert_array_equal(apart["y"].reshape(expected.shape), model(x))
+
+
+@pytest.mark.parametrize("target", available())
+@pytest.mark.parametrize("make", MOVED, ids=lambda make: make.__name__)
+def test_only_what_is_copied_has_a_price(
+    make: Callable[[ir.Builder, ir.Value], ir.Value], target: str
+) -> None:
+    made = convc.compile(graph_of(make), 1, target=target).stages()
+    for choice in choices(made.optimised, made.target):
+        if isinstance(choice.node.op, Concat):
+            mine = [step for step in made.plan.steps if step.node == choice.node.name]
+            copied = [len(step.reads) for step in mine if step.algorithm == "move"]
+            seconds, whole = choice.chosen.seconds, choice.chosen.algorithm.seconds(choice.site)
+            assert (seconds == 0) is (not copied)
+            assert (seconds == whole) is (copied == [len(choice.node.inputs)])
+            assert 0 <= seconds <= whole
+
+
+def test_copies_take_what_memory_allows() -> None:
+    """From the caches at least twice as fast."""
+    rates = {}
+    for channels in (64, 4096):
+        b = ir.Builder("copy")
+        x = b.input("x", f"f32[1, {channels}, 64, 64]")
+        b.output("y", b.concat([x, x]))
+        graph = b.build()
+        (choice,) = choices(graph, target_named())
+        rates[channels] = graph.cost().bytes / choice.chosen.seconds
+    assert rates[4096] == MEMORY < rates[64] / 2
 
 
 def test_parts_of_several_images_are_not_contiguous() -> None:

@@ -31,6 +31,7 @@ SELECT = (
     "SELECT signature, target, triple, threads, version, algorithm, source, seconds FROM seconds"
 )
 UNDER = " WHERE target = ? AND triple = ? AND threads = ? AND version = ?"
+AROUND = UNDER.replace("threads = ?", "threads IN (?, 1)")
 DELETE = "DELETE FROM seconds" + UNDER + " AND signature = ?"
 PATIENCE = 10.0  # seconds to wait for another process that writes
 
@@ -48,8 +49,8 @@ class Database:
         self._lock = Lock()
 
     def times(self, context: Context) -> dict[str, dict[str, float]]:
-        """All times taken under a context, by signature and algorithm."""
-        found = self._read(SELECT + UNDER, tuple(vars(context).values()))
+        """All times taken under a context, and on one thread, by key and algorithm."""
+        found = self._read(SELECT + AROUND, tuple(vars(context).values()))
         return times_of([*found, *self._own.values()], context)
 
     def record(self, context: Context, signature: str, times: Mapping[str, float]) -> None:

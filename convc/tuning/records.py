@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -17,8 +17,9 @@ from convc.plugins import source_of
 from ir.text import op_text
 
 Times: TypeAlias = Mapping[str, Mapping[str, float]]
-"""Seconds by signature and algorithm; infinite for an algorithm that gave wrong numbers."""
+"""Seconds by key (see ``key_of``) and algorithm; infinite for one that gave wrong numbers."""
 REFUSED = math.inf
+ALONE = "one thread: "
 LARGEST_COUNT = 1 << 62  # of threads: what a database column holds
 
 
@@ -80,6 +81,12 @@ def signature(graph: ir.Graph, node: ir.Node) -> str:
     return f"{op_text(node.op)} : ({operands}) -> {results}"
 
 
+def key_of(signature: str, alone: bool) -> str:
+    """What times for an op stand under in ``Times``. ``alone``: those on one thread, of an op that
+    so runs for one image while other threads have others, in a model on several threads."""
+    return f"{ALONE}{signature}" if alone else signature
+
+
 def rows(context: Context, name: str, times: Mapping[str, float]) -> list[Row]:
     """Times of one signature as rows, to four digits: beyond them is noise."""
     machine = (context.target, context.triple, context.threads, context.version)
@@ -90,11 +97,14 @@ def rows(context: Context, name: str, times: Mapping[str, float]) -> list[Row]:
 
 
 def times_of(given: Iterable[Row], context: Context) -> dict[str, dict[str, float]]:
-    """The times among the rows that were taken under ``context``, of code as it is now."""
+    """The times among the rows that were taken under ``context``, or on one thread, of code as it
+    is now."""
     found: dict[str, dict[str, float]] = {}
     for row in given:
-        if row.context == context and row.source == source_of(row.algorithm):
-            found.setdefault(row.signature, {})[row.algorithm] = row.seconds
+        alone = row.context != context
+        wanted = not alone or row.context == replace(context, threads=1)
+        if wanted and row.source == source_of(row.algorithm):
+            found.setdefault(key_of(row.signature, alone), {})[row.algorithm] = row.seconds
     return found
 
 

@@ -5,18 +5,19 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from math import inf, isfinite
 
 import ir
 from convc.algorithms import Site
+from convc.images import pieces
 from convc.model import Options, renamed
 from convc.passes import optimised
-from convc.select import Candidate, choices
+from convc.select import Candidate, choices_in
 from convc.tools.progress import Event
 from convc.tuning import BUDGET
 from convc.tuning.database import Database, database
-from convc.tuning.records import REFUSED, Context
+from convc.tuning.records import REFUSED, Context, signature
 from convc.tuning.referee import Referee
 from convc.tuning.stopwatch import elsewhere, measure
 from convc.tuning.trial import Entry, Trial
@@ -33,15 +34,23 @@ Clock = Callable[[], float]
 class Job:
     """An op that leaves a choice: its first node, and who to measure, in that order.
 
+    ``threads``: one, where it so runs for one image while others have others.
+
     The one that predictions choose comes first, so that what is measured in part never moves a
     choice away from it; then by prediction.
     """
 
-    signature: str
+    key: str
     graph: ir.Graph
     node: ir.Node
     site: Site
     rivals: tuple[Candidate, ...]
+    threads: int
+
+    @property
+    def signature(self) -> str:
+        """What times are kept under."""
+        return signature(self.graph, self.node)
 
     def missing(self, known: Mapping[str, float]) -> Iterator[Candidate]:
         """Who is to be measured, as long as nobody measured, now or before, is far faster."""
@@ -76,14 +85,14 @@ def tune(
     improved = optimised(graph, options.passes)
     deadline = clock() + budget_seconds
     tuner = _Tuner(options, store, progress, lambda: clock() >= deadline)
-    known = {} if again else store.times(tuner.context)
+    known = {} if again else store.times(Context.of(options.target, options.threads))
     todo = jobs(improved, options, renamed(dict(options.algorithms), graph, improved), only)
     for number, job in enumerate(todo):
-        times = dict(known.get(job.signature, {}))
+        times = dict(known.get(job.key, {}))
         if any(job.missing(times)) and not tuner.finish(job, times, number / len(todo)):
             tuner.outcome.left.append(job.node.name)
         elif again:  # what was known of others is older
-            store.replace(tuner.context, job.signature, times)
+            store.replace(tuner.context(job), job.signature, times)
     return tuner.outcome
 
 
@@ -93,15 +102,17 @@ def jobs(
 ) -> list[Job]:  # fmt: skip
     """One for each distinct op of an optimised graph, the longest first."""
     found: dict[str, Job] = {}
-    how = graph, options.target, options.accuracy, forced
-    for choice in choices(*how, by_image=options.by_image):
+    cut = pieces(graph, options.by_image, options.threads)
+    for choice in choices_in(cut, options.target, options.accuracy, forced):
         name = choice.signature
         rivals = [c for c in choice.applicable if isfinite(c.seconds)]
         wanted = len(rivals) > 1 if only is None else choice.node.name in only
         if wanted and rivals and not choice.forced and name not in found:
             first = choice.chosen.algorithm.name
             rivals.sort(key=lambda c: (c.algorithm.name != first, c.seconds))
-            found[name] = Job(name, choice.graph, choice.node, choice.site, tuple(rivals))
+            threads = 1 if choice.piece.alone else options.threads
+            node, site = choice.node, choice.site
+            found[name] = Job(name, choice.graph, node, site, tuple(rivals), threads)
     return sorted(found.values(), key=lambda job: -job.rivals[0].seconds)
 
 
@@ -113,14 +124,18 @@ class _Tuner:
     ) -> None:
         self.options, self.store = options, store
         self.progress, self.late = progress, late
-        self.context = Context.of(options.target, options.threads)
         self.outcome = Outcome()
+
+    def context(self, job: Job) -> Context:
+        """What the times of a job are kept under."""
+        return Context.of(self.options.target, job.threads)
 
     def finish(self, job: Job, known: dict[str, float], share: float) -> bool:
         """Measure who is missing in ``known``; False where time did not suffice."""
         if self.late():
             return False
-        contest = _Contest(job, Trial(job.graph, job.node, self.options))
+        options = replace(self.options, threads=job.threads)
+        contest = _Contest(job, Trial(job.graph, job.node, options))
         others = elsewhere(job.graph, job.node)
         entries: dict[str, Entry] = {}
         for rival in job.missing(known):
@@ -144,7 +159,7 @@ class _Tuner:
 
     def _keep(self, job: Job, known: dict[str, float], found: Mapping[str, float]) -> None:
         known.update(found)
-        self.store.record(self.context, job.signature, found)
+        self.store.record(self.context(job), job.signature, found)
         for name in (name for name, seconds in found.items() if seconds == REFUSED):
             self.outcome.wrong.append((job.node.name, name))
             LOG.warning("%s: %s computes wrong numbers and will not be chosen; please report it",

@@ -26,9 +26,8 @@ THROUGH_PARTS = {
     ops.ConnectedConv, ops.ConnectedLocalConv, ops.LocalConv, ops.TiledConv, ops.TiledBias,
     ops.CircularPad, ops.WeightedPool, ops.ChannelPool, ops.ReduceProdGrad,
 }  # fmt: skip
-NOT_READ = {ops.Uniform: "BitShift", ops.CumSum: "CumSum"}
-"""What the importer does not know."""
 ENGINE_FAILS = {
+    ("conv_weight_grad", "batch 0"): "it leaves sums over nothing unwritten",
     ("group_norm", "batch 0"): "it infers an extent beside one of 0",
     ("take_grad", "batch 0"): "it repeats nothing once",
 }
@@ -104,8 +103,6 @@ def test_an_op_means_the_same_to_onnx_runtime(example: ir.Example) -> None:
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_exported_op_comes_back(example: ir.Example, dtype: str) -> None:
     """In float64 to its full precision: attributes of float32 do not take part."""
-    if type(example.op) in NOT_READ:
-        return
     graph = graph_of(example, dtype)
     given = drawn(graph, example)
     back = convc.load(checked(graph))

@@ -121,3 +121,34 @@ def test_the_standards_cases_that_come_in_go_out_again(family: str) -> None:
     found = list(outcomes(family))
     assert [(name, wrong) for name, wrong in found if wrong] == []
     assert len(found) > 0.9 * len(conformance.cases()[family])
+
+
+def test_a_training_step_with_dropout_goes_out_and_comes_back() -> None:
+    """Random numbers are a function of the model, which is read back as the op."""
+    rng = np.random.default_rng(SEED)
+    b = ir.Builder("dropout")
+    x, seed, labels = b.input("x", "f32[N, 20]"), b.input("seed", "i64[]"), b.input("y", "i64[N]")
+    weights = (
+        b.weight(name, rng.standard_normal(shape, np.float32))
+        for name, shape in (("v", (20, 17)), ("w", (17, 5)))
+    )
+    for number, weight in enumerate(weights):
+        x = b.dense(b.dropout(x, 0.5, b.weight(f"seed{number}", np.array(number))), weight)
+    b.output("loss", b.softmax_cross_entropy(b.dropout(x, 0.1, seed), labels))
+    graph = ir.vjp(b.build(), ["v", "w"])
+    model = checked(graph)
+    assert [function.name for function in model.functions] == ["Uniform"]
+    back = convc.load(model)
+    assert dict(back.inputs) == dict(graph.inputs)
+    for read in (graph, back):
+        assert sum(isinstance(node.op, ir.ops.Uniform) for node in read.nodes) == 3
+    assert convc.to_onnx(back).functions == model.functions
+    for batch in (4, 7):
+        given: dict[str, Array] = {
+            "x": rng.standard_normal((batch, 20), np.float32), "seed": np.array(batch),
+            "y": rng.integers(0, 5, batch), "grad_loss": np.ones((), np.float32),
+        }  # fmt: skip
+        wanted = ir.interpret(graph, given)
+        for found in (runtime(model, given), convc.compile(back).run(given)):
+            for name, reference in wanted.items():
+                np.testing.assert_allclose(found[name], reference, rtol=1e-4, atol=1e-5)

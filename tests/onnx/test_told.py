@@ -116,10 +116,10 @@ def test_sizes_to_bind_are_given_as_the_command_takes_them(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     b = ir.Builder("tested")
-    b.output("y", b.channel_pool(b.input("x", "f32[N, 4, 3, 3]"), 2))
+    b.output("y", b.channel_pool(b.input("x", "f32[3, 4, H, 3]"), 2))
     source, made = tmp_path / "a.ir", tmp_path / "a.onnx"
     ir.save(b.build(), source)
     assert main(["convert", str(source), "-o", str(made)]) == 2
-    assert "bind N, as in --sizes N=8" in capsys.readouterr().err
-    assert main(["convert", str(source), "-o", str(made), "--sizes", "N=8"]) == 0
-    assert str(convc.load(made).inputs["x"]) == "f32[8, 4, 3, 3]"
+    assert "bind H, as in --sizes H=8" in capsys.readouterr().err
+    assert main(["convert", str(source), "-o", str(made), "--sizes", "H=8"]) == 0
+    assert str(convc.load(made).inputs["x"]) == "f32[3, 4, 8, 3]"

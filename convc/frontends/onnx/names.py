@@ -16,6 +16,7 @@ from ir.dims import RESERVED
 from ir.graph import FORBIDDEN
 
 STANDARD = ("", "ai.onnx")  # what the domain of ONNX's own operators is called
+OWN = "convc"  # the domain of functions that the exporter writes
 
 
 def legal(name: str) -> str:

@@ -11,6 +11,7 @@ from convc.frontends.onnx.control import CONTROL
 from convc.frontends.onnx.fold import FOLDS
 from convc.frontends.onnx.names import STANDARD
 from convc.frontends.onnx.operators import OPERATORS
+from convc.frontends.onnx.operators.own import OWN_FUNCTIONS
 
 if TYPE_CHECKING:
     from onnx import FunctionProto, ModelProto, NodeProto
@@ -19,8 +20,10 @@ Functions: TypeAlias = "dict[tuple[str, str], FunctionProto]"
 
 
 def functions_of(model: ModelProto) -> Functions:
-    """The functions of a model by domain and name; LoadError where one calls itself."""
-    functions = {(f.domain, f.name): f for f in model.functions}
+    """The functions of a model by domain and name, without those that are read as ops; LoadError
+    where one calls itself."""
+    protos = (f for f in model.functions if f"{f.domain}.{f.name}" not in OWN_FUNCTIONS)
+    functions = {(f.domain, f.name): f for f in protos}
     called = {
         key: {(node.domain, node.op_type) for node in nodes_in(function)} & functions.keys()
         for key, function in functions.items()

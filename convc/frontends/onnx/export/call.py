@@ -13,7 +13,7 @@ from convc.frontends.onnx.export.writer import NoFormError, Writer
 from ir.dims import Dim, product
 from ir.types import Array
 
-FLOAT, INT64, BOOL, DOUBLE, UINT64 = 1, 7, 9, 11, 13
+FLOAT, INT64, BOOL, DOUBLE = 1, 7, 9, 11
 ELEMENT = {ir.DType.FLOAT32: FLOAT, ir.DType.FLOAT64: DOUBLE, ir.DType.INT64: INT64}
 AnyOp = TypeVar("AnyOp", bound=ir.Op)
 

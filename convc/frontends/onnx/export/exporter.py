@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 import ir
 from convc.errors import ExportError
 from convc.frontends.onnx.export.call import ELEMENT, Call
+from convc.frontends.onnx.export.functions import functions
 from convc.frontends.onnx.export.operators import NO_FORM, OPERATORS
 from convc.frontends.onnx.export.steps import Step, steps
 from convc.frontends.onnx.export.writer import Line, NoFormError, Writer, check_integers
-from convc.frontends.onnx.names import unique
+from convc.frontends.onnx.names import OWN, unique
 from ir.errors import ShapeError
 from ir.ops.composite import Composite
 from ir.types import Array
@@ -63,10 +64,12 @@ class Exporter:
             [_info(name, type) for name, type in types.items()],
             [store(name, array) for name, array in self.constants.items()],
         )
-        opsets = [helper.make_opsetid("", OPSET)]
+        called = functions((line.kind for line in self.lines), OPSET)
+        domains = {"": OPSET, OWN: 1} if called else {"": OPSET}
+        opsets = [helper.make_opsetid(*domain) for domain in domains.items()]
         return helper.make_model(
             made, opset_imports=opsets, ir_version=IR_VERSION, producer_name="convc",
-            producer_version=__version__,
+            producer_version=__version__, functions=called,
         )  # fmt: skip
 
     def _write(self, graph: ir.Graph, names: Mapping[str, str]) -> None:

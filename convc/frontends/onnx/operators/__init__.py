@@ -11,6 +11,7 @@ from convc.frontends.onnx.operators.index import INDEXED
 from convc.frontends.onnx.operators.linear import PRODUCTS
 from convc.frontends.onnx.operators.movement import MOVEMENTS
 from convc.frontends.onnx.operators.norm import NORMS
+from convc.frontends.onnx.operators.own import OWN_FUNCTIONS
 from convc.frontends.onnx.operators.pool import POOLS
 from convc.frontends.onnx.operators.reduce import REDUCTIONS
 from convc.frontends.onnx.operators.resize import RESIZES
@@ -33,4 +34,5 @@ OPERATORS: dict[str, Emit] = {
     **RESIZES,
     **SHAPES,
     **TRAINING,
+    **OWN_FUNCTIONS,
 }

@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 import ir
-from convc.frontends.onnx.export.call import BOOL, ELEMENT, INT64, UINT64, Call, Emit, plainly
+from convc.frontends.onnx.export.call import BOOL, ELEMENT, Call, Emit, plainly
+from convc.frontends.onnx.export.functions import UNIFORM
+from convc.frontends.onnx.names import OWN
 from ir import ops
-from ir.dims import Dim, product
-from ir.numeric import FIRST, GOLDEN, SECOND
+from ir.dims import Dim
 
 
 def channels(n: Call[Any], vector: str, shape: Sequence[Dim]) -> str:
@@ -78,24 +79,9 @@ def _constant(n: Call[ops.Constant]) -> str:
 
 
 def _uniform(n: Call[ops.Uniform]) -> str:
-    """The generator itself, in integers of 64 bits that wrap around."""
-    first, one = (n.constant(np.array(value), name) for value, name in ((1, "first"), (1, "one")))
-    count = n("Squeeze", n.extents([product(n.op.shape) + 1]))
-    z = n("Mul", n("Range", first, count, one), n.integers([GOLDEN], "golden"))
-    z = n("Add", z, n.x)
-    for bits, factor in ((30, FIRST), (27, SECOND)):
-        z = n("Mul", n("BitwiseXor", z, _shifted(n, z, bits)), n.integers([factor], "factor"))
-    z = n("BitwiseXor", z, _shifted(n, z, 31))
-    dtype = n.made[0].dtype
-    y = n("Cast", _shifted(n, z, 40), to=ELEMENT[dtype])
-    y = n("Mul", y, n.constant(np.array(2.0**-24, dtype.numpy), "unit"))
-    return n.reshaped(y, (product(n.op.shape),), n.op.shape)
-
-
-def _shifted(n: Call[Any], z: str, bits: int) -> str:
-    """Shifted towards the low end; zeros come in, also for the sign."""
-    by = n.constant(np.array(bits, np.uint64), "bits")
-    return n("Cast", n("BitShift", n("Cast", z, to=UINT64), by, direction="RIGHT"), to=INT64)
+    """A function, as it takes many operators on integers of 64 bits."""
+    shape = n.extents(n.op.shape)
+    return n(UNIFORM, n.x, shape, domain=OWN, dtype=ELEMENT[n.made[0].dtype])
 
 
 POINTWISE: dict[type[ir.Op], Emit] = {

@@ -214,6 +214,17 @@ def test_a_momentum_is_in_0_to_1(momentum: Any) -> None:
         Trainer(trainable(), momentum=momentum)
 
 
+def test_a_trainer_names_an_argument_that_it_does_not_take() -> None:
+    for name in ("lr", "rate", "learning_rate"):
+        with pytest.raises(convc.InputError, match=rf"no argument {name}=; each step.*step\(batch"):
+            Trainer(trainable(), **{name: 0.1})
+    with pytest.raises(convc.InputError, match="momentun=; did you mean 'momentum'"):
+        Trainer(trainable(), momentun=0.9)
+    with pytest.raises(convc.InputError, match="zzz=; there are graph, loss, momentum, wrt, thr"):
+        Trainer(trainable(), zzz=1)
+    assert Trainer(trainable(), threads=1, accuracy="exact").model.options.accuracy == "exact"
+
+
 def test_a_rate_is_a_finite_number() -> None:
     trainer, batch = Trainer(trainable(), momentum=0), {"x": np.ones((1, 2), np.float32)}
     for rate in (np.nan, -np.inf, "0.1", None, True):

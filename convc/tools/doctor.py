@@ -7,6 +7,7 @@ import os
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -22,6 +23,7 @@ from convc.plugins import plug_ins
 from convc.tools import arguments
 from convc.tools.accuracy import random_inputs
 from convc.tools.check import check_graph
+from convc.tools.peers.packages import INSTALL
 from convc.tools.table import json_text, nbytes, pairs, table
 from convc.tuning.database import database
 
@@ -101,12 +103,19 @@ def _version(package: str) -> str | None:
 
 
 def _extras() -> Facts:
-    """The version of each optional package, or the line that installs it."""
-    return {
-        package: _version(package) or f'not installed: pip install "convc[{extra}]"'
-        for extra, packages in EXTRAS.items()
-        for package in packages
-    }
+    """Each optional package, and each that only ``convc bench --vs`` uses; none is imported."""
+    installs = {package: f'pip install "convc[{extra}]"'
+                for extra, packages in EXTRAS.items() for package in packages}  # fmt: skip
+    ways = INSTALL | installs
+    return {package: _installed(package, install) for package, install in ways.items()}
+
+
+def _installed(package: str, install: str) -> str:
+    """The version, or the line that installs a package."""
+    version = _version(package)
+    if find_spec(package) is not None:
+        return version or "installed"
+    return f"{version}, which lacks its module" if version else f"not installed: {install}"
 
 
 def _plug_ins() -> Facts:

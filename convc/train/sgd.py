@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import textwrap
 from collections.abc import Callable, Collection, Mapping
+from inspect import signature
 from numbers import Real
 from typing import Any, TypeAlias
 
@@ -15,10 +16,12 @@ import ir
 from convc.compile_arguments import check_graph
 from convc.errors import InputError
 from convc.model import Model, compile
+from ir.errors import did_you_mean
 from ir.ops import BatchNorm, BatchNormTraining, StopGradient
 from ir.types import described
 
 Array = npt.NDArray[Any]
+RATES = ("lr", "rate", "learning_rate")  # as others call what a step is given
 Chosen: TypeAlias = Collection[str] | Callable[[str], bool] | None
 """Weights to learn, by name or by a predicate of the name; None for all that are learned."""
 
@@ -130,13 +133,31 @@ def _seeded(backward: ir.Graph, loss: str) -> ir.Graph:
     return backward.replace(inputs=inputs, weights={**backward.weights, seed: one})
 
 
+def _check_names(compiling: Collection[str]) -> None:
+    """InputError for what neither a trainer nor ``convc.compile`` takes."""
+    own = [name for name in signature(Trainer).parameters if name != "compiling"]
+    known = dict.fromkeys((*own, *signature(compile).parameters))
+    for name in compiling:
+        if name in RATES:
+            hint = f"; each step is given the rate: trainer.step(batch, rate={name})"
+        elif name not in known:
+            hint = did_you_mean(name, known) or f"; there are {', '.join(known)}"
+        else:
+            continue
+        raise InputError(f"Trainer has no argument {name}={hint}")
+
+
 class Trainer:
     """Holds weights and velocities, and the compiled step that advances both.
 
     Stochastic gradient descent with momentum, no other optimiser: ``training_step`` says what a
-    step computes and what ``loss``, ``momentum`` and ``wrt`` are. Further arguments are those of
-    ``convc.compile``; nodes to force algorithms on are those of ``training_step``'s graph.
-    Each step reads one set of arrays and writes the other, so nothing is copied.
+    step computes and what ``loss``, ``momentum`` and ``wrt`` are; the learning rate is given to
+    each ``step``. Further arguments are those of ``convc.compile``; nodes to force algorithms on
+    are those of ``training_step``'s graph. Each step reads one set of arrays and writes the other,
+    so nothing is copied.
+
+    Raises ``InputError`` for an unknown argument, and what ``training_step`` and
+    ``convc.compile`` raise.
     """
 
     def __init__(
@@ -147,6 +168,7 @@ class Trainer:
         wrt: Chosen = None,
         **compiling: Any,
     ) -> None:
+        _check_names(compiling)
         self.graph, self.loss = graph, loss
         self.step_graph = training_step(graph, loss, momentum, wrt)
         self.model: Model = compile(self.step_graph, **compiling)

@@ -2,6 +2,8 @@
 
 import io
 import json
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -63,6 +65,26 @@ def test_doctor_knows_the_extras_of_the_package():
     assert extras.keys() - doctor.EXTRAS.keys() == {"test", "dev"}
     required = tuple(line.partition(">")[0] for line in project["dependencies"])
     assert required == doctor.PACKAGES
+
+
+def test_doctor_lists_packages_that_are_there_or_how_to_get_them(monkeypatch):
+    code = (
+        "import sys; from convc.tools import doctor; doctor._extras(); "
+        "print(*sys.modules.keys() & {'onnx', 'rich', 'openvino', 'torch'})"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert not done.stdout.strip()
+    versions = {"rich": "14.1", "torch": None, "openvino": "2026.4", "matplotlib": None}
+    monkeypatch.setattr(doctor, "_version", versions.get)
+    monkeypatch.setattr(doctor, "find_spec", lambda name: name in ("rich", "matplotlib") or None)
+    found = doctor._extras()
+    assert found["rich"] == "14.1"
+    assert found["matplotlib"] == "installed"
+    assert found["openvino"] == "2026.4, which lacks its module"
+    assert found["onnx"].startswith('not installed: pip install "convc[')
+    assert found["torch"].startswith("not installed: pip install torch")
 
 
 # ---------------------------------------------------------------- logging, debugging

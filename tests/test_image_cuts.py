@@ -272,6 +272,25 @@ def test_dense_layers_alone_stay_whole() -> None:
     assert not front(b.build())[0]
 
 
+def test_choices_are_of_the_pieces_that_compile_makes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By default too; where to cut is looked for once."""
+    graph, looked = improved(large()), list[images._Front]()
+    best = images._Front.best
+
+    def counted(front: images._Front) -> int:
+        looked.append(front)
+        return best(front)
+
+    monkeypatch.setattr(images._Front, "best", counted)
+    found = [choice.piece for choice in choices(graph, target_named())]
+    assert looked.pop() and {piece.images for piece in found} == {3, None}
+    planned(graph, ())
+    assert len(looked) == 1
+    for threads, alone in ((1, False), (2, True), (3, True), (4, False)):
+        (first, tail) = images.pieces(graph, True, threads)
+        assert first.alone is alone and not tail.alone
+
+
 def test_large_images_are_run_one_by_one() -> None:
     by_image, _ = front(large())
     assert len(by_image) >= 3

@@ -12,6 +12,7 @@ import pytest
 
 import convc
 import ir
+from convc import images
 from convc import select as selection
 from convc.algorithms import Direct, Winograd
 from convc.backend.target import target_named
@@ -188,6 +189,36 @@ def test_tuning_begins_nothing_past_its_budget(instant):
     assert again.measured == 0 and len(again.left) == 2
     assert not tune(graph, options(graph)).left
     assert len(measured(target_named(), 1)) == 2
+
+
+@pytest.mark.parametrize(("threads", "alone"), [(1, False), (2, True), (4, True), (8, False)])
+def test_what_runs_by_image_is_measured_on_the_one_thread_it_runs_on(
+    threads, alone, instant, monkeypatch
+):
+    """Where there are more threads than images, they share each image."""
+    measured_on = []
+
+    def trial(graph, node, how):
+        measured_on.append((graph.types[node.inputs[0]].static_shape[0], how.threads))
+        return Trial(graph, node, how)
+
+    monkeypatch.setattr(tuner, "Trial", trial)
+    monkeypatch.setattr(images._Front, "best", lambda _: 1)
+    times, _ = instant
+    times["direct_rows"] = 1e-6
+    graph = network()
+    graph = graph.replace(inputs={"x": graph.inputs["x"].with_shape(4, 32, 10, 10)})
+    how = replace(options(graph), threads=threads)
+    tune(graph, how)
+    own = 1 if alone else threads
+    assert sorted(measured_on) == [(1, own), (4, threads), (4, threads)]
+    assert sorted({row.threads for row in database().rows()}) == sorted({own, threads})
+    made = convc.compile(graph, threads)
+    assert set(chosen_by(made).values()) == {"direct_rows"}
+    assert tune(graph, how).measured == 0
+    rows = database().rows()
+    tune(graph, how, again=True)
+    assert database().rows() == rows
 
 
 def test_an_interrupt_loses_nothing(monkeypatch, instant):

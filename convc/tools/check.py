@@ -98,8 +98,9 @@ def check_nodes(
     """
     reference = ir.values(graph, inputs, "float64")
     chosen_target = target_named(target)
-    times = measured(chosen_target, threads or default_threads())  # as for the whole model
-    found = choices(graph, chosen_target, accuracy, algorithms, times, by_image=by_image)
+    count = threads or default_threads()
+    times = measured(chosen_target, count)  # as for the whole model
+    found = choices(graph, chosen_target, accuracy, algorithms, times, by_image, count)
     wanted = {node.name for node in (graph.nodes if nodes is None else nodes)}
     made = [choice for choice in found if choice.node.name in wanted]
     checks = []

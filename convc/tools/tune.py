@@ -173,8 +173,8 @@ def _lines(graph: ir.Graph, options: Options, forced: Mapping[str, str]) -> Iter
     """The nodes that leave a choice."""
     times = measured(options.target, options.threads)
     how = graph, options.target, options.accuracy, forced
-    before = choices(*how, by_image=options.by_image)
-    after = choices(*how, times, by_image=options.by_image)
+    cut = options.by_image, options.threads
+    before, after = choices(*how, None, *cut), choices(*how, times, *cut)
     for old, new in zip(before, after, strict=True):
         if len(new.applicable) > 1:
             chosen = new.chosen

@@ -193,7 +193,8 @@ def _explained(
     known = options.times()
     both = {name: {**known.get(name, {}), **fresh.get(name, {})} for name in {*known, *fresh}}
     rooms: dict[tuple[str, str], int | None] = {}
-    each_way = (choices(*how, times, by_image=options.by_image) for times in (known, both))
+    cut = options.by_image, options.threads
+    each_way = (choices(*how, times, *cut) for times in (known, both))
     for choice, other in zip(*each_way, strict=True):
         if choice.node.name not in wanted:
             continue

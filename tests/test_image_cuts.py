@@ -333,14 +333,15 @@ def test_show_says_what_runs_for_each_image(
     plan = planned(large())
     assert plan.images is not None
     shown = said(capsys, "show", model, "--at", "plan")
-    assert "for each of 3 images" in shown and "arena for an image, of each thread" in shown
+    assert "one image after the other, 3 times" in shown
+    assert "arena for an image, of each thread" in shown
     rows = [line.split() for line in shown.splitlines()]
     for number, step in enumerate(plan.images.steps):
         (row,) = (row for row in rows if row[:2] == [f"i{number}", step.node])
         assert row[-3::-1][: len(step.reads)] == [f"i{slot}" for slot in reversed(step.reads)]
     assert ["i0", "x", "input", str(8 * 128 * 128 * 4), "-", "in", "slot", "0"] in rows
     algorithms = said(capsys, "show", model, "--at", "algorithms")
-    assert "3 x f32[1, 8, 128, 128]" in algorithms and "of one image" in algorithms
+    assert "3 x conv+bias+relu  f32[1, 8, 128, 128]" in algorithms and "of one image" in algorithms
     for stage in ("plan", "algorithms"):
         whole = said(capsys, "show", model, "--at", stage, "--no-by-image")
         assert "image" not in whole and "3 x" not in whole
@@ -387,13 +388,13 @@ def test_the_profile_of_a_cut_graph(
         if "flops" in event["args"] and event["dur"]:
             rate = event["args"]["flops"] / event["dur"] / 1e3
             assert event["args"]["GFLOP/s"] == pytest.approx(rate)
-    assert "for each of 3 images" in said(capsys, "profile", model, "--runs", 1)
+    assert "3 x: runs for one image" in said(capsys, "profile", model, "--runs", 1)
     whole = said(capsys, "profile", model, "--runs", 1, "--no-by-image")
     assert "images" not in whole and "i0" not in whole
 
 
 def test_why_is_of_one_image(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert "for each of 3 images" in said(capsys, "why", model, "max_pool")
+    assert "max_pool: 3 x max_pool (f32[1, 8" in said(capsys, "why", model, "max_pool")
     assert "f32[3, 8, 128, 128]" in said(capsys, "why", model, "max_pool", "--no-by-image")
     found = json.loads(said(capsys, "why", model, "--json"))
     assert [node["images"] for node in found["nodes"]][:: len(found["nodes"]) - 1] == [3, None]

@@ -12,7 +12,7 @@ import convc
 import ir
 from convc import cli, zoo
 from convc.frontends.onnx import export
-from convc.frontends.onnx.export.exporter import IR_VERSION
+from convc.frontends.onnx.export.opsets import OLDEST
 from tests.onnx.models import onnx
 from tests.onnx.test_export import alike, network, noise
 from tests.oracles import SEED
@@ -22,7 +22,7 @@ def test_a_file_is_the_model(tmp_path: Path) -> None:
     graph = network(N=2, H=14, W=13)
     convc.save(graph, tmp_path / "small.onnx")
     model = onnx.load(tmp_path / "small.onnx")
-    assert (model.ir_version, model.producer_name) == (IR_VERSION, "convc")
+    assert (model.producer_name, model.producer_version) == ("convc", convc.__version__)
     back = convc.load(tmp_path / "small.onnx")
     given = noise(graph)
     alike(ir.interpret(back, given), ir.interpret(graph, given), 1e-6)
@@ -91,3 +91,35 @@ def test_convert(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "grad_conv1.weight" in training.outputs
     assert cli.main(["convert", "zoo:classifier_adaptive", "-o", str(tmp_path / "no.onnx")]) == 2
     assert "adaptive_pool" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("op", "opset"),
+    [
+        (ir.ops.Relu(), 18),
+        (ir.ops.Gelu("none"), 20),
+        (ir.ops.GroupNorm(1e-5, 2), 21),
+        (ir.ops.RmsNorm(1e-5, (2,)), 23),
+    ],
+)
+def test_the_opset_is_the_oldest_that_has_the_operators(op: ir.Op, opset: int) -> None:
+    b = ir.Builder("old")
+    b.output("y", b.softmax(b.apply(op, b.input("x", "f32[N, 4, 5]"))))
+    model = convc.to_onnx(b.build())
+    assert [(each.domain, each.version) for each in model.opset_import] == [("", opset)]
+    assert model.ir_version == onnx.helper.find_min_ir_version_for(model.opset_import)
+    if opset > OLDEST:
+        model.opset_import[0].version = opset - 1
+        with pytest.raises(onnx.checker.ValidationError, match=r"No Op registered|deprecated"):
+            onnx.checker.check_model(model)
+
+
+def test_equal_constants_are_one() -> None:
+    b = ir.Builder("shared")
+    x = b.input("x", "f32[N, 3, 4, 4]")
+    for number in range(3):
+        x = b.clip(b.scale(x, 2.0 + number), 0.0, 6.0)
+    b.output("y", x)
+    model = convc.to_onnx(b.build())
+    numbers = [onnx.numpy_helper.to_array(tensor).item() for tensor in model.graph.initializer]
+    assert sorted(numbers) == [0.0, 2.0, 3.0, 4.0, 6.0]

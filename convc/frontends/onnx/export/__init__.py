@@ -1,10 +1,11 @@
-"""Graphs as models of ONNX, of opset 26: `to_onnx` makes one, `save` writes it to a file.
+"""Graphs as models of ONNX: `to_onnx` makes one, `save` writes it to a file.
 
-Inputs, outputs and weights keep their names; symbolic sizes become dim_param. A scale, a shift or a
-bias becomes an operand of the operator that it follows. An op that ONNX has no operator for is
-written by several; one that is a formula of others, whose parts depend on sizes, must have them
-bound. Attributes that are float32 in ONNX are avoided where a graph in float64 would lose precision
-by them, but not all engines have all operators in float64.
+The opset is the oldest from 18 on that has all operators as they are written, as many engines lag
+behind the newest. Inputs, outputs and weights keep their names; symbolic sizes become dim_param. A
+scale, a shift or a bias becomes an operand of the operator that it follows. An op that ONNX has no
+operator for is written by several; one that is a formula of others, whose parts depend on sizes,
+must have them bound. Attributes that are float32 in ONNX are avoided where a graph in float64 would
+lose precision by them, but not all engines have all operators in float64.
 """
 
 from __future__ import annotations

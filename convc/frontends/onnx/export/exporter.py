@@ -10,6 +10,7 @@ from convc.errors import ExportError
 from convc.frontends.onnx.export.call import ELEMENT, Call
 from convc.frontends.onnx.export.functions import functions
 from convc.frontends.onnx.export.operators import NO_FORM, OPERATORS
+from convc.frontends.onnx.export.opsets import opset_of
 from convc.frontends.onnx.export.steps import Step, steps
 from convc.frontends.onnx.export.writer import Line, NoFormError, Writer, check_integers
 from convc.frontends.onnx.names import OWN, unique
@@ -20,7 +21,6 @@ from ir.types import Array
 if TYPE_CHECKING:
     from onnx import ModelProto, NodeProto, TensorProto, ValueInfoProto
 
-OPSET, IR_VERSION = 26, 13
 Store = Callable[[str, "Array"], "TensorProto"]
 
 
@@ -64,11 +64,13 @@ class Exporter:
             [_info(name, type) for name, type in types.items()],
             [store(name, array) for name, array in self.constants.items()],
         )
-        called = functions((line.kind for line in self.lines), OPSET)
-        domains = {"": OPSET, OWN: 1} if called else {"": OPSET}
+        opset = opset_of(self.lines)
+        called = functions((line.kind for line in self.lines), opset)
+        domains = {"": opset, OWN: 1} if called else {"": opset}
         opsets = [helper.make_opsetid(*domain) for domain in domains.items()]
+        version = helper.find_min_ir_version_for(opsets, ignore_unknown=True)
         return helper.make_model(
-            made, opset_imports=opsets, ir_version=IR_VERSION, producer_name="convc",
+            made, opset_imports=opsets, ir_version=version, producer_name="convc",
             producer_version=__version__, functions=called,
         )  # fmt: skip
 

@@ -14,6 +14,8 @@ from convc.frontends.onnx.symbolic import LARGEST
 from ir.dims import Dim, Quotient, Sym
 from ir.types import Array
 
+SHARED = 64  # bytes of a constant up to which equal ones are one
+
 
 class NoFormError(Exception):
     """Why ONNX cannot express a node; without a hint, it can when the sizes are bound."""
@@ -42,6 +44,7 @@ class Writer:
         self.constants: dict[str, Array] = {}
         self._taken = set(taken)
         self._extents: dict[Dim, str] = {}
+        self._shared: dict[object, str] = {}
 
     def line(
         self, kind: str, inputs: Sequence[str], stem: str, count: int = 1, **attributes: Any
@@ -55,9 +58,15 @@ class Writer:
         return results
 
     def constant(self, array: Array, name: str) -> str:
-        """A constant of the model."""
+        """A constant of the model; small ones that are equal are one, called after the first."""
+        small = array.nbytes <= SHARED
+        content = (array.dtype, array.shape, array.tobytes()) if small else None
+        if content in self._shared:
+            return self._shared[content]
         chosen = unique(name, self._taken)
         self.constants[chosen] = array
+        if content is not None:
+            self._shared[content] = chosen
         return chosen
 
     def fresh(self, name: str) -> str:

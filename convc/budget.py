@@ -92,7 +92,7 @@ class _Search:
 def _too_little(memory: int, threads: int, least: Plan) -> str:
     kept = least.kept_bytes(threads)
     weights = sum(part.constant_bytes + part.given_bytes for part in least.parts)
-    images = "" if least.images is None else f", image by image on {threads} threads"
+    images = "" if least.images is None else f", image by image, threads: {threads}"
     return (
         f"memory={memory}: the least that the program was found to keep is {kept:,} bytes "
         f"(weights {weights:,}, intermediate results {kept - weights:,}{images}); allow as many"

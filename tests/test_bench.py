@@ -313,6 +313,8 @@ def test_a_network_with_a_wrong_result(monkeypatch, capsys):
 
 
 def test_arguments_that_make_no_sense(capsys):
+    said = refused(capsys, "bench", "--layers", TINY, "--directions", "q")
+    assert "no direction 'q'; there are c, g, h" in said
     assert "'lanet'; did you mean 'lenet'" in refused(capsys, "bench", "lanet")
     assert "one by one" in refused(capsys, "bench", "conv", "--layers")
     assert ".json" in refused(capsys, "bench", "--json", "conv")

@@ -177,3 +177,8 @@ def test_the_arena_is_hardly_larger_than_what_is_alive_at_once(name: str) -> Non
     options = Options(1, "fast", (), target_named("avx512"), tuple(PIPELINE), ())
     plan = stages(bound(name, size=64), options).plan
     assert plan.live_bytes <= plan.arena_bytes <= 1.05 * plan.live_bytes
+
+
+def test_a_name_without_the_prefix_is_recognised(capsys: pytest.CaptureFixture[str]) -> None:
+    assert "did you mean 'zoo:lenet'?" in refused(capsys, "show", "lenet")
+    assert "did you mean" not in refused(capsys, "show", "mynet")

@@ -48,11 +48,14 @@ def load(
     if not isinstance(model, str | os.PathLike):
         raise InputError(f"{described(model)} is not a model; give the path of a file")
     file = Path(model)
+    if file.is_dir():
+        raise LoadError(f"{file}: a folder, no file")
     if file.suffix != ".ir":
         given = file.suffix or "a file without suffix"
-        raise LoadError(f"{file}: cannot read {given}; use .ir or .onnx")
+        hint = f"; did you mean '{ZOO}{model}'?" if str(model) in zoo.NAMES else ""
+        raise LoadError(f"{file}: cannot read {given}; use .ir or .onnx{hint}")
     if not file.is_file():
-        raise LoadError(f"{file}: {'a folder, no file' if file.is_dir() else 'no such file'}")
+        raise LoadError(f"{file}: no such file")
     return ir.load(file)
 
 

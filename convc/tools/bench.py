@@ -6,12 +6,13 @@ import argparse
 import textwrap
 from collections.abc import Sequence
 from dataclasses import asdict
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from convc import zoo
 from convc.backend.target import target_named
 from convc.errors import Error
-from convc.tools import bench_layers, bench_networks, bench_ops, bench_plot, peers, plotting
+from convc.tools import bench_layers, bench_networks, bench_ops, bench_plot, layers, peers, plotting
 from convc.tools.arguments import Subparsers, add_sizes, add_target, new_parser, positive
 from convc.tools.bench_cases import CASES, HEADER, cells
 from convc.tools.comparison import How
@@ -133,7 +134,7 @@ def _separate(args: argparse.Namespace) -> None:
     """Move what ``--vs`` took, being no peer but a case, network or file, to the names, and what
     ``--directions`` took, being none, to the layers."""
     for word in [word for word in args.directions if word not in DIRECTIONS]:
-        if args.layers is None:
+        if args.layers is None or not any(fnmatchcase(each.name, word) for each in layers.LAYERS):
             raise Error(f"--directions: no direction {word!r}; there are {', '.join(DIRECTIONS)}")
         args.directions.remove(word)
         args.layers.append(word)

@@ -10,6 +10,7 @@ import numpy as np
 
 import convc
 import ir
+from convc.errors import InputError
 from convc.tools import arguments
 from convc.tools.options import add_options, how
 from convc.tools.table import json_text, table
@@ -38,10 +39,14 @@ def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     graph = convc.load(args.model)
     arrays = arguments.read_arrays(args.input)
+    missing = [f"--input {name}=FILE.npy ({type})" for name, type in graph.inputs.items()
+               if name not in arrays]  # fmt: skip
+    if missing and arrays.keys() <= graph.inputs.keys():
+        raise InputError(f"graph '{graph.name}' needs more inputs: {', '.join(missing)}")
     ir.check_inputs(graph, arrays)  # before the time of compiling is spent
     model = convc.compile(graph, args.threads, **how(args))
     results = model.run(arrays)
-    args.output.mkdir(parents=True, exist_ok=True)
+    arguments.writable_folder(args.output)
     files = {name: args.output / file for name, file in file_names(results).items()}
     for name, array in results.items():
         np.save(files[name], array, allow_pickle=False)

@@ -62,7 +62,7 @@ def test_run_refuses_inputs_that_do_not_fit(model, arrays, tmp_path, capsys):
     def refusal(*argv):
         return refused(capsys, "run", model, *argv, *out)
 
-    assert "'labels' (i64[N])" in refusal(x)
+    assert "needs more inputs: --input labels=FILE.npy (i64[N])" in refusal(x)
     extra = refusal(x, labels, f"--input=y={tmp_path / 'x.npy'}")
     assert "no input 'y' (its inputs: x, labels)" in extra
     assert "given twice" in refusal(x, x, labels)
@@ -94,7 +94,7 @@ def test_run_refuses_files_that_are_no_arrays(model, arrays, tmp_path, capsys):
     assert "x.npy: No such file" in refusal()
     np.save(path, inputs["x"])
     (tmp_path / "out").write_text("a file where the folder should be")
-    assert "out: File exists" in refusal()
+    assert "out: cannot write there: File exists; give a folder" in refusal()
 
 
 def test_run_refuses_a_target_of_another_machine(model, arrays, tmp_path, capsys):

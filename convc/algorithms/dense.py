@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.epilogue import Epilogue, Step
 from convc.algorithms.strided import Box, copy, fill
+from convc.cost import CLOCK, UNITS, slowness, stream_bytes
 from convc.schedule import Nest, Point, Schedule, Segment, lower, register_tile, segments
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder
 from ir.loops.builder import fma
@@ -20,8 +21,8 @@ if TYPE_CHECKING:
     from convc.lowering import Lowering
     from convc.program import Stored
 
-PANEL = 8  # vectors side by side in a panel of weights
-ROWS_AHEAD = 4  # of a panel, that are prefetched
+PANEL = 8  # vectors side by side in a panel of weights, at most
+VECTORS_AHEAD = 64  # of weights, that are prefetched
 REUSED = 128  # rows from which on it pays to pack weights that are no constants
 
 
@@ -29,7 +30,7 @@ class Outer:
     """A register tile of rows times vectors of columns, summed over p in order.
 
     Some vectors of weights serve all rows before the next ones are read. Weights are packed into
-    panels that are read from end to end, if they are constant, read by many rows, or have to be
+    panels of so many vectors, read from end to end, if they are constant, read by many rows, or have to be
     transposed; others are read in place.
     """
 
@@ -44,7 +45,8 @@ class Outer:
 
     def seconds(self, site: Site) -> float:
         cost = site.op.cost(*site.inputs[:2])
-        return max(cost.flops / 100e9, cost.bytes / 10e9)
+        cycles = cost.flops / 2 / site.lanes / UNITS * slowness(site.target)
+        return max(cycles / CLOCK, cost.bytes / stream_bytes(cost.bytes))
 
     def tolerance(self, site: Site) -> float:
         return 1e-5 if site.dtype == "f32" else 1e-12
@@ -121,8 +123,9 @@ class _Product:
             return fma(element, weight(p, p["p"]), acc)
 
         def fetch(k: KernelBuilder, p: Point) -> None:
+            later = p["p"] + VECTORS_AHEAD // fetched
             with k.loop("o", fetched, "unroll") as o, k.loop("v", lanes, "vector") as v:
-                k.prefetch(weight({**p, "o": p["o"] + o, "v": v}, p["p"] + ROWS_AHEAD))
+                k.prefetch(weight({**p, "o": p["o"] + o, "v": v}, later))
 
         def store(p: Point, acc: Expr) -> tuple[Load, Expr]:
             j = p["b"] * width + column(p) + start
@@ -146,7 +149,8 @@ def _weights(site: Site, op: MatMul, into: Lowering) -> tuple[Stored, tuple[int,
     *batch, depth, columns = site.shape(1)
     if op.transpose_w:
         depth, columns = columns, depth
-    width = min(max(columns, 1), PANEL * site.lanes)
+    together = register_tile(site.target, site.result[-2:-1], PANEL, PANEL).blocks
+    width = min(max(columns, 1), together * site.lanes)
     reused = site.result[-2] >= REUSED or into.is_constant(1)
     if not op.transpose_w and not (reused and columns > width):
         return into.read(1), None

@@ -30,8 +30,8 @@ class Outer:
     """A register tile of rows times vectors of columns, summed over p in order.
 
     Some vectors of weights serve all rows before the next ones are read. Weights are packed into
-    panels of so many vectors, read from end to end, if they are constant, read by many rows, or have to be
-    transposed; others are read in place.
+    panels of so many vectors, read from end to end, if they are constant, read by many rows, or
+    have to be transposed; others are read in place.
     """
 
     name: ClassVar[str] = "outer"

@@ -123,3 +123,15 @@ def test_a_loop_of_known_length(rounds: int) -> None:
     outputs = [info("last", None), info("all", None)]
     model = model_of([node], [info("x", [2, 3])], outputs, {"count": np.array(rounds)})
     as_runtime(model, {"x": drawn(integer(np.random.default_rng(SEED), 0, 9), 2, 3)[1]})
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+@pytest.mark.parametrize("shape", [(3,), (2, 5), (0, 3)])
+@pytest.mark.parametrize("kind", [np.float32, np.int64])
+def test_one_hot(shape: tuple[int, ...], axis: int, kind: type) -> None:
+    """Positions beyond the depth are nowhere."""
+    index = np.random.default_rng(SEED).integers(-9, 9, shape)
+    constants = {"depth": np.array(7), "values": np.array([2, 5], kind)}
+    element = make.np_dtype_to_tensor_dtype(np.dtype(kind))
+    given = {"i": index}
+    as_runtime(node_model("OneHot", given, constants, element=element, axis=axis), given)

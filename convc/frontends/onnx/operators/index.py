@@ -13,7 +13,16 @@ from typing import TypeAlias
 import numpy as np
 
 import ir
-from convc.frontends.onnx.call import Call, Emit, Known, Live, Result, axis_of, fixed
+from convc.frontends.onnx.call import (
+    Call,
+    Emit,
+    Known,
+    Live,
+    Result,
+    axis_of,
+    computable,
+    fixed,
+)
 from convc.frontends.onnx.errors import NodeError
 from convc.frontends.onnx.operators.movement import truthful
 from convc.frontends.onnx.symbolic import extents, is_symbolic, undecided
@@ -183,12 +192,28 @@ def _scatter_nd(n: Call) -> ir.Value:
     return _merged(n, x, updates, spread)
 
 
+def _one_hot(n: Call) -> Result:
+    """Of two numbers, the second one at a position along a new axis, the first one elsewhere."""
+    shape, depth = n.shape(0), int(n.number(1, "the depth"))
+    axis = axis_of(n.attributes.integer("axis", -1), len(shape) + 1)
+    values = n.constant(2, "the two numbers")
+    if depth < 0 or values.size != 2 or is_symbolic(values):
+        raise NodeError(f"a depth of {depth} and {values.size} numbers, not two")
+    off, on = map(float, values.reshape(-1))
+    index = n.b.reshape(n.x(0), (*shape[:axis], 1, *shape[axis:]))
+    counted = n.b.cast(_from_start(n, index, depth), DType.FLOAT64)
+    column = np.arange(depth, dtype=np.float64).reshape(depth, *(1,) * (len(shape) - axis))
+    hit = n.b.equal(counted, n.b.weight(n.b.fresh("positions"), column))
+    return n.b.cast(hit * (on - off) + off, DType.of(computable(values).dtype))
+
+
 INDEXED: dict[str, Emit] = {
     name: truthful(emit)
     for name, emit in {
         "Gather": _gather,
         "GatherElements": _gather_elements,
         "GatherND": _gather_nd,
+        "OneHot": _one_hot,
         "Scatter": _scatter_elements,
         "ScatterElements": _scatter_elements,
         "ScatterND": _scatter_nd,

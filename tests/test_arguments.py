@@ -15,7 +15,7 @@ import convc
 import ir
 from convc import settings
 from convc.passes import PIPELINE, optimised, run_passes
-from convc.train import Trainer
+from convc.train import Trainer, load_digits
 
 
 def small() -> ir.Graph:
@@ -223,6 +223,17 @@ def test_a_trainer_names_an_argument_that_it_does_not_take() -> None:
     with pytest.raises(convc.InputError, match="zzz=; there are graph, loss, momentum, wrt, thr"):
         Trainer(trainable(), zzz=1)
     assert Trainer(trainable(), threads=1, accuracy="exact").model.options.accuracy == "exact"
+
+
+def test_trainers_take_graphs_and_states_and_digits_fractions() -> None:
+    trainer = Trainer(trainable(), threads=1)
+    with pytest.raises(convc.InputError, match=r"graph must be an ir\.Graph, not 3"):
+        trainer.trained(3)  # type: ignore[arg-type]
+    with pytest.raises(convc.InputError, match="must have w, velocity_w, not nothing"):
+        trainer.resume({})
+    for fraction in (1.0, -0.1):
+        with pytest.raises(convc.InputError, match=rf"fraction in \[0, 1\), not {fraction}"):
+            load_digits(held_out=fraction)
 
 
 def test_a_rate_is_a_finite_number() -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from convc.errors import InputError
+
 
 @dataclass(frozen=True)
 class Digits:
@@ -26,10 +28,11 @@ def load_digits(dtype: npt.DTypeLike = np.float32, seed: int = 0, held_out: floa
     """The digits, split at random but the same way for the same `seed`.
 
     The first round(held_out · 1797) images of `default_rng(seed).permutation(1797)` are held out:
-    359 of them by default, which leaves 1,438 to train on.
+    359 of them by default, which leaves 1,438 to train on. Raises ``InputError`` for another
+    `held_out`.
     """
     if not 0.0 <= held_out < 1.0:
-        raise ValueError(f"held_out is a fraction in [0, 1), not {held_out}")
+        raise InputError(f"held_out is a fraction in [0, 1), not {held_out}")
     with files(__package__).joinpath("digits.npz").open("rb") as file, np.load(file) as arrays:
         images = (arrays["images"][:, None] / 16.0).astype(dtype, order="C")
         labels = arrays["labels"].astype(np.int64)

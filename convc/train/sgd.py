@@ -217,7 +217,8 @@ class Trainer:
         """
         if not isinstance(state, Mapping) or state.keys() != self._state.keys():
             given = ", ".join(map(str, state)) if isinstance(state, Mapping) else described(state)
-            raise InputError(f"the state must have {', '.join(self._state)}, not {given}")
+            wanted = ", ".join(self._state)
+            raise InputError(f"the state must have {wanted}, not {given or 'nothing'}")
         for name, current in self._state.items():
             array = np.asarray(state[name])
             if array.shape != current.shape or array.dtype != current.dtype:
@@ -235,6 +236,7 @@ class Trainer:
 
     def trained(self, graph: ir.Graph | None = None) -> ir.Graph:
         """``graph`` (default: the one in training) with the current weights instead of its own."""
-        graph = graph or self.graph
+        graph = self.graph if graph is None else graph
+        check_graph(graph)
         current = self.weights
         return graph.replace(weights={n: current.get(n, a) for n, a in graph.weights.items()})

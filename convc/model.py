@@ -36,7 +36,7 @@ from convc.images import Pieces, linked, pieces, smaller_pieces
 from convc.indices import Bound, bounds, check_weights
 from convc.lowering import Lowering
 from convc.passes import PIPELINE, Pass, optimised
-from convc.plan import Plan, check_values, plan
+from convc.plan import Plan, check_capacity, check_values, plan
 from convc.runtime.executable import Executable
 from convc.runtime.memory import address, give_back
 from convc.select import check_accuracy, choices_in
@@ -168,6 +168,7 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
     else:
         others = smaller_pieces(improved, options.by_image, options.threads)
         made = within(options.memory, options.threads, chain([cut], others), make)
+    check_capacity(made.plan, options.threads)
     chosen = {choice.node.name: choice.chosen.algorithm for choice in made.choices}
     done = Stages(graph, improved, chosen, made.plan, options.target)
     return debug.report(done, options.passes)
@@ -182,7 +183,7 @@ def _planned(
     chosen = {choice.node.name: choice.chosen.algorithm for choice in made}
     programs = (Lowering(piece.graph, chosen, options.target).program() for piece in cut)
     program = linked(graph, zip(cut, programs, strict=True))
-    return Planned(cut, made, plan(program, options.threads))
+    return Planned(cut, made, plan(program))
 
 
 def renamed(forced: Mapping[str, str], before: ir.Graph, after: ir.Graph) -> dict[str, str]:

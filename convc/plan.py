@@ -126,9 +126,8 @@ class Plan:
         return _most_alive(p for p in self.temporaries.values() if p.slot.part is None)
 
 
-def plan(program: Program, threads: int = 1) -> Plan:
-    """Raises ``CapacityError`` where the buffers, run on so many threads, exceed the memory of this
-    machine."""
+def plan(program: Program) -> Plan:
+    """Split the steps of a program, and lay out its memory."""
     constant = {slot.number for slot in program.slots if slot.role == "constant"}
     prepare: list[Step] = []
     steps: list[Step] = []
@@ -146,10 +145,8 @@ def plan(program: Program, threads: int = 1) -> Plan:
     bound = program.images.bound.values() if program.images else ()
     temporaries = _pack(program.slots, steps, constant, bound)
     images = plan(program.images.program) if program.images else None
-    result = Plan(program, tuple(prepare), tuple(steps), constants, temporaries,
-                  in_sequence(passing), images)  # fmt: skip
-    _check_capacity(result, threads)
-    return result
+    return Plan(program, tuple(prepare), tuple(steps), constants, temporaries,
+                in_sequence(passing), images)  # fmt: skip
 
 
 def check_values(graph: ir.Graph) -> None:
@@ -256,7 +253,8 @@ def _extent(placed: Iterable[Placed]) -> int:
     return max((p.offset + p.nbytes for p in placed), default=0)
 
 
-def _check_capacity(plan: Plan, threads: int) -> None:
+def check_capacity(plan: Plan, threads: int) -> None:
+    """``CapacityError`` where the buffers, run on so many threads, exceed this machine's memory."""
     need = sum(part.constant_bytes + part.given_bytes + max(part.arena_bytes, part.passing_bytes)
                for part in plan.parts)  # fmt: skip
     need += plan.kept_bytes(threads) - plan.resident_bytes

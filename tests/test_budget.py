@@ -105,6 +105,17 @@ def test_a_batch_is_cut_into_images_where_that_takes_less() -> None:
     assert images < needed(graph, threads=2) < needed(graph, threads=4) < 1.5 * whole
 
 
+def test_what_no_machine_can_hold_is_not_what_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A way that needs more than there is does not end the search for one that needs less."""
+    graph = batch()
+    least = needed(graph, threads=1)
+    with monkeypatch.context() as patch:
+        patch.setattr("convc.plan._memory", lambda: 2 * least)
+        with pytest.raises(convc.CapacityError, match="the plan needs"):
+            convc.compile(graph, threads=1)
+        assert convc.compile(graph, threads=1, memory=least).stages().plan.images is not None
+
+
 def test_a_batch_stays_whole_where_that_takes_less(monkeypatch: pytest.MonkeyPatch) -> None:
     graph = batch()
     free = convc.compile(graph, threads=4, by_image=False).stages().plan.kept_bytes(4)

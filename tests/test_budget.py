@@ -117,14 +117,14 @@ def test_what_no_machine_can_hold_is_not_what_is_kept(monkeypatch: pytest.Monkey
 
 
 def test_a_batch_stays_whole_where_that_takes_less(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut in its middle, what all images hand over there is alive beside what threads work on."""
     graph = batch()
-    free = convc.compile(graph, threads=4, by_image=False).stages().plan.kept_bytes(4)
-    monkeypatch.setattr(images._Front, "best", lambda front: len(front.nodes))
-    plan = convc.compile(graph, threads=4).stages().plan
-    assert plan.images is not None
-    monkeypatch.setattr(images._Front, "least", lambda front, threads: len(front.nodes))
-    if plan.kept_bytes(4) > free:
-        assert convc.compile(graph, threads=4, memory=free).stages().plan.images is None
+    whole = needed(graph, threads=4, by_image=False)
+    monkeypatch.setattr(images._Front, "best", lambda _: 1)
+    monkeypatch.setattr(images._Front, "least", lambda *_: 1)
+    assert convc.compile(graph, threads=4).stages().plan.images is not None
+    assert needed(graph, threads=4) == whole
+    assert convc.compile(graph, threads=4, memory=whole).stages().plan.images is None
 
 
 def test_algorithms_that_work_on_much_memory_are_given_up() -> None:

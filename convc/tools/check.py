@@ -379,4 +379,6 @@ def _summary(sections: Sequence[Section]) -> str:
         if guilty is not None:
             return f"{text}pass {guilty} changes the meaning (convc show MODEL --at passes)"
         return f"{text}no pass changes it; look at the conversions (convc show MODEL --at plan)"
-    return f"ok: {len(nodes)} ops and {len(outputs)} outputs agree with float64"
+    counts = (f"{len(of)} {what}{'s' * (len(of) != 1)}"
+              for of, what in ((nodes, "op"), (outputs, "output")))  # fmt: skip
+    return f"ok: {' and '.join(counts)} agree with float64"

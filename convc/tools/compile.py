@@ -99,7 +99,7 @@ def compile_object(
     """Write ``NAME.o`` and ``NAME.h`` for a static graph; the rest is as of ``convc.compile``.
 
     Raises ``TargetError`` for a target whose code does not run here: constants are packed by
-    running it.
+    running it. ``CapacityError`` for 2 GiB of them or more.
     """
     chosen = target_named(target)
     if chosen.name not in available():

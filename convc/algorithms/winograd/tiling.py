@@ -16,6 +16,7 @@ from convc.schedule import segments
 
 ENOUGH_TASKS = 8  # for a few threads to share a step evenly
 SEEN = 0.1  # of the time of fetching, what products do not hide
+LEAST_HALF = 2  # blocks of output channels of a task
 LEAST_OUTPUTS = 8  # blocks of output channels whose products outweigh the input's transform
 LARGEST = 8  # points per axis: beyond, rounding errors grow too fast
 IDENTITY = Filtering(*(((Fraction(1),),),) * 3)
@@ -192,7 +193,9 @@ class Tiling:
         beside the products.
         """
         parts = min(-(-ENOUGH_TASKS // max(tasks, 1)), self._most_parts)
-        return -(-self.out_blocks // parts)
+        if tasks * parts == 1:  # nothing to share: even halves are better
+            parts = 2
+        return max(-(-self.out_blocks // parts), LEAST_HALF)
 
     def fetch_seconds(self, sizes: tuple[int, ...], itemsize: int) -> float:
         """Seconds of reading weights and tiles, for one image cut into blocks of these sizes."""

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from convc.schedule import segments
 from ir.loops import Buffer, KernelBuilder
 from ir.loops.nodes import Index, Load
 
@@ -45,6 +46,7 @@ class Layout:
 
 
 PLAIN = Layout()
+ROW = 16  # zeros side by side that are written at once
 
 
 @dataclass(frozen=True)
@@ -113,6 +115,11 @@ def _fill(
     if not ranges:
         with k.loop("v", image.layout.block, "vector") as v:
             k.store(image[(*index, v)], zero)
+        return
+    if image.layout.block == 1 and len(ranges) == 1:
+        for start, trips, width in segments(ranges, ROW):
+            with k.loop("u", trips) as u, k.loop("v", width, "vector") as v:
+                k.store(image[(*index, u * width + v + start, 0)], zero)
         return
     with k.loop("h", ranges[0]) as position:
         _fill(k, image, (*index, position), ranges[1:])

@@ -18,6 +18,8 @@ from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Index, Load
 
+CHANNELS = 4  # of a task, if there are many: the border of their plane is cleared once
+TASKS = 16  # enough for a few threads
 LARGEST = 512 * 1024  # bytes of a plane that the cache keeps
 
 
@@ -44,14 +46,17 @@ def correlate(
     lanes = target.lanes(x.buffer.dtype)
     shape = (1, 1, *x.shape[2:])
     layout = Layout(1, halo)
-    with k.loop("n", x.shape[0], "parallel") as n, k.loop("c", x.shape[1], "parallel") as c:
-        memory = k.local("plane", x.buffer.dtype, layout.physical(shape))
-        plane = Image(memory, layout, shape)
-        zero_border(k, plane, (0, 0))
-        _copy(k, x, plane, (n, c), lanes)
-        for each in lines:
-            for vectors in segments(each[-1].count, lanes):
-                _correlate(k, plane, w, y, (n, c), each, finish, vectors, target)
+    few = prod(x.shape[:2]) < CHANNELS * TASKS
+    for first, groups, size in segments(x.shape[1], 1 if few else CHANNELS):
+        with k.loop("n", x.shape[0], "parallel") as n, k.loop("g", groups, "parallel") as g:
+            plane = Image(k.local("plane", x.buffer.dtype, layout.physical(shape)), layout, shape)
+            zero_border(k, plane, (0, 0))
+            with k.loop("c", size) as c:
+                at = n, g * size + c + first
+                _copy(k, x, plane, at, lanes)
+                for each in lines:
+                    for vectors in _vectors(each[-1].count, lanes):
+                        _correlate(k, plane, w, y, at, each, finish, vectors, target)
 
 
 def weight_gradient(
@@ -117,13 +122,21 @@ def _correlate_rows(
     lower(k, nest, Schedule((), tap_tile(lines), ("v", width)))
 
 
+def _vectors(count: int, lanes: int) -> list[Segment]:
+    """Cuts of a row into vectors: the last one overlaps, rather than be narrower."""
+    if count < lanes:
+        return segments(count, lanes)
+    rest = [(count - lanes, 1, lanes)] if count % lanes else []
+    return [(0, count // lanes, lanes), *rest]
+
+
 def _copy(
     k: KernelBuilder, x: Image, plane: Image, at: tuple[Affine, Affine], lanes: int
 ) -> None:
     *rows, last = x.shape[2:]
     with ExitStack() as loops:
         row = [loops.enter_context(k.loop(f"s{a}", extent)) for a, extent in enumerate(rows)]
-        for start, trips, width in segments(last, lanes):
+        for start, trips, width in _vectors(last, lanes):
             with k.loop("u", trips) as u, k.loop("v", width, "vector") as v:
                 column = u * width + v + start
                 k.store(plane[(0, 0, *row, column, 0)], x[(*at, *row, column, 0)])

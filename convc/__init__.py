@@ -7,6 +7,7 @@
 
 import importlib
 import logging
+import threading
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -43,6 +44,7 @@ __all__ = [
 
 logging.getLogger("convc").addHandler(logging.NullHandler())
 
+_IMPORTING = threading.RLock()  # threads that import a package and a part of it would deadlock
 _MODULES = {
     "load": "convc.frontends",
     "save": "convc.frontends",
@@ -55,14 +57,15 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     """What is named above, and the modules of this package, imported when first asked for.
 
-    The imports take a moment: the command line so comes to mind interrupts before them.
+    The imports take a moment, in which an interrupt finds the command line prepared for it.
     """
     if name in __all__:
-        module = importlib.import_module(_MODULES.get(name, "convc.errors"))
+        with _IMPORTING:
+            module = importlib.import_module(_MODULES.get(name, "convc.errors"))
         globals()[name] = getattr(module, name)
         return globals()[name]
     unknown = AttributeError(f"module 'convc' has no attribute {name!r}")
-    if name.startswith("_"):
+    if name.startswith("_") or "." in name:
         raise unknown
     try:
         return importlib.import_module(f"convc.{name}")

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Mapping, Sequence
-from numbers import Real
 
 import ir
 from convc.errors import InputError
 from ir.types import described
+
+LONGEST = 1e9  # seconds of tuning: a lifetime
 
 
 def check_graph(graph: object) -> None:
@@ -46,7 +46,7 @@ def check_memory(memory: object) -> None:
 def check_tuning(tune: object, tuning: object) -> None:
     """InputError unless ``tune`` is a bool or a number of seconds and ``tuning`` None or a path;
     or if both are given."""
-    if not (isinstance(tune, Real) and 0 <= float(tune) < math.inf):  # a bool is real
+    if not (isinstance(tune, int | float) and 0 <= tune < LONGEST):  # a bool is real
         raise InputError(f"tune={described(tune)}: give True, False, or seconds to spend")
     if tuning is not None and not isinstance(tuning, str | os.PathLike):
         raise InputError(f"tuning={described(tuning)}: give the path of a file, or None")

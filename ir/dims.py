@@ -199,11 +199,9 @@ def _proper_quotient(dim: Sym, divisor: int) -> Dim:
     rest = {monomial: factor % divisor for monomial, factor in dim.terms}
     common = math.gcd(divisor, *(factor for monomial, factor in rest.items() if monomial))
     reduced = _from_terms({monomial: factor // common for monomial, factor in rest.items()})
-    if isinstance(reduced, int):
+    if reduced != dim:  # perhaps a constant now, or a lone quotient, which takes in the divisor
         return reduced // (divisor // common)
-    if divisor == common:
-        return reduced
-    return Sym((((Quotient(reduced, divisor // common),), 1),))
+    return Sym((((Quotient(dim, divisor),), 1),))
 
 
 def _substitute(dim: Dim, env: Mapping[str, Dim]) -> Dim:

@@ -10,6 +10,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -31,10 +32,24 @@ _MADE: weakref.WeakValueDictionary[tuple[str, Target], _Object] = weakref.WeakVa
 
 # A child must not inherit a compiler in mid-work: LLVM's state, or the lock of llvmlite, which lets
 # one thread at a time into LLVM and whose holder is not there to release it. So a fork waits for
-# who compiles, which gives way after every kernel.
+# who compiles, which gives way after every kernel, and for who is in LLVM besides, as whoever
+# drops machine code.
+_LLVM = getattr(binding.ffi.lib, "_lock", nullcontext())
+
+
+def _before_fork() -> None:
+    _LOCK.acquire()
+    _LLVM.__enter__()
+
+
+def _after_fork() -> None:
+    _LLVM.__exit__(None, None, None)
+    _LOCK.release()
+
+
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(
-        before=_LOCK.acquire, after_in_parent=_LOCK.release, after_in_child=_LOCK.release
+        before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork
     )
 
 

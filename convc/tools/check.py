@@ -16,7 +16,7 @@ from convc.errors import InputError
 from convc.model import renamed
 from convc.passes import Pass, optimised, run_passes
 from convc.select import Choice, choices
-from convc.settings import default_threads
+from convc.settings import default_threads, usable_threads
 from convc.tools import arguments
 from convc.tools.accuracy import Accuracy, accuracy, magnitude, peak, random_inputs, worst
 from convc.tools.blas import one_thread
@@ -98,7 +98,7 @@ def check_nodes(
     """
     reference = ir.values(graph, inputs, "float64")
     chosen_target = target_named(target)
-    count = threads or default_threads()
+    count = usable_threads(threads or default_threads())
     times = measured(chosen_target, count)  # as for the whole model
     found = choices(graph, chosen_target, accuracy, algorithms, times, by_image, count)
     wanted = {node.name for node in (graph.nodes if nodes is None else nodes)}

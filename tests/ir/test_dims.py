@@ -27,6 +27,12 @@ def test_the_text_of_an_extent_reads_back_equal(dim):
     assert parse_dim(str(dim)) == dim
 
 
+@pytest.mark.parametrize("text", ["(2*(H//3))//4", "(3*(H//3))//2-(H//3)", "(2*N+2*(H//3))//4"])
+def test_quotients_of_what_reduces_to_a_quotient_are_one(text):
+    dim = parse_dim(text)
+    assert parse_dim(str(dim)) == dim
+
+
 @given(EXPRESSIONS, EXPRESSIONS, st.integers(1, 5), st.integers(0, 9), st.integers(0, 9))
 def test_binding_commutes_with_arithmetic(a, b, d, n, h):
     def value(dim):

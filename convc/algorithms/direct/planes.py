@@ -180,5 +180,6 @@ def _correlate(
         (taps.loops,) if all(line.taps for line in lines) else (),
     )
     wide = min(count, 1 if last and taps.shared else 4)
-    rows = ((f"q{last - 1}", max(1, at_once(target) // wide)),) if last else ()
+    sums = at_once(target) if taps.shared else target.registers * 3 // 4
+    rows = ((f"q{last - 1}", max(1, sums // wide)),) if last else ()
     lower(k, nest, Schedule((), (*rows, ("u", wide)), ("v", lanes)))

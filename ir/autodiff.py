@@ -25,7 +25,8 @@ def vjp(graph: Graph, wrt: Sequence[str] | None = None, prefix: str = "grad_") -
     `vjp(vjp(graph), prefix="second_")`; the product of the Hessian and a vector v is `second_x` for
     `grad_loss` = 1, `second_grad_x` = v and all other `second_` inputs 0.
     Raises GradientError for names that are not float inputs or weights, and where an op provides no
-    derivative; GraphError when a name with the prefix is taken.
+    derivative, or one of another type than the operand; GraphError when a name with the prefix is
+    taken.
     """
     if wrt is None:
         wrt = [n for n in (*graph.inputs, *graph.weights) if graph.types[n].dtype.is_float]
@@ -93,9 +94,13 @@ def _differentiate(b: Builder, node: Node, needed: set[str], parts: dict[str, li
         grads = node.op.grad(b, inputs, outputs, upstream)
     except Error as error:
         raise error.within(f"gradient of {node}") from error
-    for name, grad in zip(node.inputs, grads, strict=True):
-        if grad is not None and name in needed:
-            parts.setdefault(name, []).append(grad)
+    for number, (value, grad) in enumerate(zip(inputs, grads, strict=True)):
+        if grad is None or value.name not in needed:
+            continue
+        if grad.type != value.type:
+            given = f"{node}: the gradient in operand {number}, '{value.name}', is {grad.type}"
+            raise GradientError(f"{given}; it must be {value.type} like the operand")
+        parts.setdefault(value.name, []).append(grad)
 
 
 def _total(b: Builder, type: TensorType, parts: list[Value]) -> Value:

@@ -200,3 +200,20 @@ def test_a_taken_name_comes_with_a_way_to_differentiate_twice():
         ir.vjp(b.build())
     with pytest.raises(ir.GradientError, match=r"write \['w1'\]"):
         ir.vjp(simple_cnn(), "w1")
+
+
+@pytest.mark.parametrize(
+    ("wrong", "type"),
+    [(lambda b, g: b.sum(g), r"f32\[\]"), (lambda b, g: b.cast(g, "f64"), r"f64\[N, 20\]")],
+)
+def test_a_gradient_of_another_type_than_the_operand_is_refused(wrong, type):
+    class Mistaken(ir.ops.Relu):
+        def derivative(self, b, x, y, g):
+            return wrong(b, g)
+
+    b = ir.Builder()
+    x = b.input("x", "f32[N, 20]")
+    b.output("y", b.apply(Mistaken(), x, name="y"))
+    message = rf"'y' \(relu\): .* in operand 0, 'x', is {type}; it must be f32\[N, 20\] like"
+    with pytest.raises(ir.GradientError, match=message):
+        ir.vjp(b.build())

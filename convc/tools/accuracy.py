@@ -14,6 +14,7 @@ from ir import ops
 from ir.ops.loss import LabelLoss
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
+ROUNDING = 2.0**-24  # of a float32, relative to it
 ELSEWHERE = "NaN or infinity at other positions"
 
 
@@ -77,7 +78,6 @@ OTHERS: dict[type[ir.Op], Magnitude] = {
     ops.Sub: lambda op, arrays: abs(arrays[0]) + abs(arrays[1]),
     ops.Shift: lambda op, arrays: abs(arrays[0]),
     ops.Fused: lambda op, arrays: np.asarray(max(map(peak, op.values(*map(np.abs, arrays))))),
-    ops.Elementwise: lambda op, arrays: np.asarray(max(map(peak, op.values(*arrays)))),
     ops.MaxPoolGrad: lambda op, arrays: op.evaluate(arrays[0], abs(arrays[1]))[0],
     ops.SoftmaxGrad: lambda op, arrays: np.asarray(2 * peak(arrays[0]) * peak(arrays[1])),
     ops.CrossEntropy: lambda op, arrays: np.ones(()),
@@ -86,17 +86,44 @@ OTHERS: dict[type[ir.Op], Magnitude] = {
 }
 
 
-def magnitude(op: ir.Op, arrays: Sequence[Array], reference: Array) -> float:
-    """The largest sum of magnitudes that the op adds up, and at least its largest result.
+def magnitudes(op: ir.Op, arrays: Sequence[Array], references: Sequence[Array]) -> list[float]:
+    """For each result the largest sum of magnitudes that the op adds up, and at least its largest
+    element.
 
     Cancellation makes a result smaller than the terms that it is a sum of, not its rounding error.
     """
+    found = [peak(reference) for reference in references]
     with np.errstate(all="ignore"):
         if isinstance(op, SUMS):
-            return max(peak(reference), peak(op.evaluate(*map(np.abs, arrays))[0]))
-        if type(op) in OTHERS:
-            return max(peak(reference), peak(OTHERS[type(op)](op, arrays)))
-    return peak(reference)
+            found[0] = max(found[0], peak(op.evaluate(*map(np.abs, arrays))[0]))
+        elif isinstance(op, ops.Elementwise):
+            moves = _moves(op, arrays)
+            found = [max(each, peak(moves[n])) for each, n in zip(found, op.results, strict=True)]
+        elif type(op) in OTHERS:
+            found[0] = max(found[0], peak(OTHERS[type(op)](op, arrays)))
+    return found
+
+
+def _moves(op: ops.Elementwise, arrays: Sequence[Array]) -> list[Array]:
+    """How far rounding may move the operands and the result of every step, in units of it.
+
+    Operands are exact; a result moves by its own rounding, and as it follows what it is made of
+    (a running error analysis, Wilkinson 1963, by differences instead of derivatives).
+    """
+    values = op.values(*arrays)
+    moves: list[Array] = [np.zeros(()) for _ in arrays]
+    for step, args in op.steps:
+        exact, given = values[len(moves)], [values[arg] for arg in args]
+        total = abs(exact) * (1.0 if exact.dtype.kind == "f" else 0.0)
+        for position, arg in enumerate(args):
+            for sign in (1, -1) if moves[arg].any() else ():
+                beside = list(given)
+                there = given[position] + sign * ROUNDING * moves[arg]
+                beside[position] = there.astype(given[position].dtype)
+                moved = abs(step.evaluate(*beside)[0] - exact) / ROUNDING
+                total = total + np.where(np.isfinite(moved), moved, 0) / 2
+        moves.append(total)
+    return moves
 
 
 def _ratio(error: float, largest: float) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 
 import ir
 from convc.algorithms import Algorithm, Site
-from convc.tools.accuracy import accuracy, magnitude, peak
+from convc.tools.accuracy import accuracy, magnitudes, peak
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 Results: TypeAlias = Mapping[str, Array]
@@ -56,9 +56,8 @@ class Referee:
         wide = ir.values(self._graph, self._inputs, "float64")
         operands = [wide[name] for name in self._node.inputs]
         self._exact = {name: wide[name] for name in self._node.outputs}
-        self._scale = {
-            name: magnitude(self._node.op, operands, exact) for name, exact in self._exact.items()
-        }
+        scales = magnitudes(self._node.op, operands, list(self._exact.values()))
+        self._scale = dict(zip(self._exact, scales, strict=True))
 
     def _right(self, algorithm: Algorithm, results: Results) -> bool:
         assert self._exact is not None

@@ -13,7 +13,8 @@ from convc.tools.table import nbytes
 
 COLOURS = ("#9ecae9", "#ffbf79", "#a5d99c", "#d6a5c9", "#f2d675", "#ffa8a3", "#83c5bd", "#d8b5a5")
 OTHER, DARK, GREY = "#cfcac7", "#222222", "#777777"
-IMAGES = "image by image"  # what wrote the buffers that the steps only read
+JOINED = "several, in parts"  # what wrote the buffers that no step writes as a whole
+IMAGES = "image by image"  # and those that the steps only read
 UNITS = (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10), ("bytes", 1))
 PAGE = 180  # letters along the axis
 NAMED = 24  # steps up to which the axis has their nodes' names
@@ -47,9 +48,10 @@ def picture(plan: Plan, title: str) -> Any:
 
 
 def alive(plan: Plan) -> list[int]:
-    """The bytes alive at each step."""
+    """The bytes alive at each step; parts of others count as these."""
     steps = range(len(plan.steps))
-    return [sum(p.nbytes for p in _placed(plan) if p.first <= n <= p.last) for n in steps]
+    whole = [placed for placed in _placed(plan) if placed.slot.part is None]
+    return [sum(p.nbytes for p in whole if p.first <= n <= p.last) for n in steps]
 
 
 def _placed(plan: Plan) -> list[Placed]:
@@ -64,7 +66,10 @@ def _writers(plan: Plan) -> dict[int, str]:
 
 def _colours(plan: Plan) -> Mapping[int, tuple[str, str]]:
     """For each buffer, what wrote it and the colour of that; the rarest are one class."""
-    writers = {placed.slot.number: IMAGES for placed in _placed(plan)} | _writers(plan)
+    joined = {placed.slot.part[0] for placed in _placed(plan) if placed.slot.part}
+    numbers = (placed.slot.number for placed in _placed(plan))
+    unwritten = {number: JOINED if number in joined else IMAGES for number in numbers}
+    writers = unwritten | _writers(plan)
     total = Counter[str]()
     for placed in _placed(plan):
         total[writers[placed.slot.number]] += placed.nbytes

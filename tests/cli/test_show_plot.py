@@ -51,6 +51,17 @@ def test_what_is_alive_at_most_is_what_the_plan_says(plan):
     assert f"at step {levels.index(plan.live_bytes)}, " in said
 
 
+@pytest.mark.parametrize("name", ["unet", "densenet121"])
+def test_parts_of_a_joined_buffer_do_not_count_again(name):
+    pytest.importorskip("matplotlib")
+    plan = convc.compile(convc.load(f"zoo:{name}"), 1).stages(N=1).plan
+    assert any(placed.slot.part for placed in plan.temporaries.values()) and plan.images is None
+    assert max(show_plot.alive(plan)) == plan.live_bytes
+    _, axes = show_plot.picture(plan, "title").axes
+    written = [text.get_text() for text in axes.get_legend().get_texts()]
+    assert "several, in parts" in written and "image by image" not in written
+
+
 @pytest.mark.parametrize("file", ["plan.png", "plan.svg"])
 def test_show_draws_the_plan(file, model, tmp_path, capsys):
     pytest.importorskip("matplotlib")

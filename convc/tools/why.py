@@ -6,10 +6,11 @@ import argparse
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf
+from textwrap import shorten
 
 import ir
 from convc.algorithms import Algorithm
-from convc.errors import InputError
+from convc.errors import CapacityError, InputError
 from convc.lowering import Lowering
 from convc.model import Options, renamed
 from convc.passes import optimised
@@ -192,7 +193,7 @@ def _explained(
     how = (graph, options.target, options.accuracy, forced)
     known = options.times()
     both = {name: {**known.get(name, {}), **fresh.get(name, {})} for name in {*known, *fresh}}
-    rooms: dict[tuple[str, str], int | None] = {}
+    rooms: dict[tuple[str, str], int | str | None] = {}
     cut = options.by_image, options.threads
     each_way = (choices(*how, times, *cut) for times in (known, both))
     for choice, other in zip(*each_way, strict=True):
@@ -226,7 +227,7 @@ def _limit(choice: Choice, options: Options, peak: float | None) -> float | None
 
 
 def _weighed(
-    choice: Choice, candidate: Candidate, flops: int, peak: float | None, workspace: int | None
+    choice: Choice, candidate: Candidate, flops: int, peak: float | None, room: int | str | None
 ) -> Weighed:
     algorithm, chosen = candidate.algorithm, candidate.algorithm is choice.chosen.algorithm
     if candidate.reason is not None:
@@ -234,9 +235,10 @@ def _weighed(
     measured = None if candidate.refused else candidate.measured
     time = candidate.seconds if measured is None else measured
     rate = flops / time if flops and 0 < time < inf else None
+    remark = room if isinstance(room, str) else _remark(choice, candidate, chosen)
     return Weighed(
-        algorithm.name, True, chosen, _remark(choice, candidate, chosen), candidate.seconds,
-        candidate.conversions, measured, workspace, algorithm.tolerance(choice.site), rate,
+        algorithm.name, True, chosen, remark, candidate.seconds, candidate.conversions, measured,
+        None if isinstance(room, str) else room, algorithm.tolerance(choice.site), rate,
         rate / peak if rate and peak and measured else None,
     )  # fmt: skip
 
@@ -257,11 +259,14 @@ def _remark(choice: Choice, candidate: Candidate, chosen: bool) -> str:
     return "" if len(choice.applicable) > 1 else "the only one"
 
 
-def _room(options: Options, choice: Choice, algorithm: Algorithm) -> int | None:
-    """Bytes of workspace; None where the node is too large to be planned."""
+def _room(options: Options, choice: Choice, algorithm: Algorithm) -> int | str | None:
+    """Bytes of workspace; why there are none, where the algorithm fails; None where the node is
+    too large to be planned."""
     one = one_node(choice.graph, choice.node)
     try:
         program = Lowering(one, {choice.node.name: algorithm}, options.target).program()
         return workspace_bytes(plan(program))
-    except ir.Error:
+    except CapacityError:
         return None
+    except Exception as error:  # whatever is wrong with it, there are others to explain
+        return shorten(f"cannot be lowered: {type(error).__name__}: {error}", 300)

@@ -160,6 +160,22 @@ def test_why_shows_what_accuracy_and_force_do(model, capsys):
     assert found["chosen"] and found["remark"] == "forced"
 
 
+def test_why_tells_of_an_algorithm_that_fails(model, capsys, monkeypatch):
+    def fails(self, site, into):
+        raise KeyError("missing") if self.name == "winograd2" else ir.ShapeError("too\n odd")
+
+    usual = chosen(explained(capsys, model, "relu1")[1]["relu1"])
+    monkeypatch.setattr(Winograd, "lower", fails)
+    _, nodes = explained(capsys, model, "relu1")
+    relu = nodes["relu1"]["algorithms"]
+    assert relu["winograd2"]["remark"] == "cannot be lowered: KeyError: 'missing'"
+    assert relu["winograd4"]["remark"] == "cannot be lowered: ShapeError: too odd"
+    assert relu["winograd2"]["workspace"] is None and relu["winograd2"]["predicted"] > 0
+    assert relu["direct"]["workspace"] is not None and chosen(nodes["relu1"]) == usual
+    assert status("why", model, "relu1") == 0
+    assert "cannot be lowered" in capsys.readouterr().out
+
+
 def test_why_refuses_what_it_cannot_explain(model, capsys):
     assert "'relu1'?" in refused(capsys, "why", model, "relu")
     assert "NODE=NAME" in refused(capsys, "why", model, "--algorithm", "direct")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from numbers import Real
 
 import ir
 from convc.algorithms import Algorithm, Site, Wish
@@ -91,12 +92,40 @@ def check_accuracy(accuracy: object) -> None:
 
 
 def candidates(site: Site, accuracy: str = "fast") -> Iterator[Candidate]:
-    """Every algorithm, applicable or not; ``accuracy="exact"`` allows reordered sums only."""
+    """Every algorithm, applicable or not; ``accuracy="exact"`` allows reordered sums only.
+
+    Raises ``AlgorithmError`` where ``supports`` or ``seconds`` of one gives what it must not.
+    """
     for algorithm in algorithms():
-        reason = algorithm.supports(site)
-        if reason is None and accuracy == "exact" and not algorithm.reorders_only:
-            reason = 'changes rounding beyond the order of sums (accuracy="exact")'
-        yield Candidate(algorithm, algorithm.seconds(site) if reason is None else 0.0, reason)
+        try:
+            reason, seconds = _asked(algorithm, site, accuracy)
+        except Exception as error:
+            error.add_note(f"raised by the algorithm {algorithm.name!r} for {_told(site)}")
+            raise
+        for method, answer, right, wanted in (
+            ("supports", reason, reason is None or isinstance(reason, str), "None or a reason"),
+            ("seconds", seconds, _is_time(seconds), "a number from 0 to infinity"),
+        ):
+            if not right:
+                given = f"{method} of the algorithm {algorithm.name!r} gives {described(answer)}"
+                raise AlgorithmError(f"{_told(site)}: {given}; it must be {wanted}")
+        yield Candidate(algorithm, seconds, reason)
+
+
+def _asked(algorithm: Algorithm, site: Site, accuracy: str) -> tuple[str | None, float]:
+    """Why it does not apply, if so, and the seconds it predicts where it does."""
+    reason = algorithm.supports(site)
+    if reason is None and accuracy == "exact" and not algorithm.reorders_only:
+        reason = 'changes rounding beyond the order of sums (accuracy="exact")'
+    return reason, algorithm.seconds(site) if reason is None else 0.0
+
+
+def _is_time(seconds: object) -> bool:
+    return isinstance(seconds, Real) and not isinstance(seconds, bool) and float(seconds) >= 0
+
+
+def _told(site: Site) -> str:
+    return f"node {site.name!r} ({site.op.name})"
 
 
 def choices(

@@ -156,6 +156,50 @@ def test_an_exception_names_the_algorithm_and_the_node(monkeypatch):
     forget()
 
 
+@pytest.mark.parametrize("method", ["supports", "seconds"])
+def test_an_exception_of_the_choice_names_the_algorithm_too(method, monkeypatch):
+    monkeypatch.setattr(plugins, "_registered", {})
+    own = Own("own")
+    setattr(own, method, lambda site: {}["missing"])
+    register(own)
+    with pytest.raises(KeyError, match="missing") as raised:
+        convc.compile(graph(), 1).stages()
+    assert raised.value.__notes__ == ["raised by the algorithm 'own' for node 'y' (conv)"]
+    forget()
+
+
+@pytest.mark.parametrize(
+    ("method", "answer", "message"),
+    [
+        ("supports", True, "gives True; it must be None or a reason"),
+        ("supports", 3, "gives 3; it must be None or a reason"),
+        ("seconds", None, "gives None; it must be a number from 0"),
+        ("seconds", "1", "gives '1'; it must be a number from 0"),
+        ("seconds", float("nan"), "gives nan; it must be a number from 0"),
+        ("seconds", -1.0, r"gives -1\.0; it must be a number from 0"),
+    ],
+)
+def test_answers_that_no_choice_can_use_name_the_algorithm(method, answer, message, monkeypatch):
+    monkeypatch.setattr(plugins, "_registered", {})
+    own = Own("own")
+    setattr(own, method, lambda site: answer)
+    register(own)
+    where = rf"node 'y' \(conv\): {method} of the algorithm 'own' {message}"
+    with pytest.raises(AlgorithmError, match=where):
+        convc.compile(graph(), 1).stages()
+    forget()
+
+
+@pytest.mark.parametrize("seconds", [0, np.float32(1e-12), 0.0])
+def test_any_real_number_will_do_as_a_prediction(seconds, monkeypatch):
+    monkeypatch.setattr(plugins, "_registered", {})
+    own = Own("own")
+    own.seconds = lambda site: seconds
+    register(own)
+    assert convc.compile(graph(), 1).stages().algorithms["y"].name == "own"
+    forget()
+
+
 def test_two_plug_ins_have_two_names(package):
     package(first="others_algorithms:Mine", second="others_algorithms:Mine")
     problems = {each.name: each.problem for each in plug_ins()}

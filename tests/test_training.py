@@ -135,6 +135,39 @@ def test_a_state_of_another_graph_is_refused() -> None:
         trainer.resume(None)  # type: ignore[arg-type]
 
 
+def scoring(**weights: Array) -> ir.Graph:
+    b = ir.Builder("scoring")
+    y = b.input("x", "f64[N, 5]")
+    for name, array in weights.items():
+        y = b.matmul(b.cast(y, ir.TensorType.of(array).dtype), b.weight(name, array))
+    b.output("y", y)
+    return b.build()
+
+
+def test_trained_weights_go_into_graphs_that_have_some_of_them() -> None:
+    trainer = Trainer(network(), threads=1)
+    trainer.step(batch(), 0.1)
+    after = trainer.trained(scoring(dense=np.zeros((5, 3)), more=np.ones((3, 2)))).weights
+    np.testing.assert_array_equal(after["dense"], trainer.weights["dense"])
+    assert after.keys() == {"dense", "more"} and np.all(after["more"] == 1)
+
+
+@pytest.mark.parametrize(
+    ("weights", "message"),
+    [
+        ({"densest": np.zeros((5, 3))}, r"'scoring' has no .*: it has densest, .* kernel, scale"),
+        ({}, r"'scoring' has no weight that was trained: it has \(none\), and the trainer kernel"),
+        ({"dense": np.zeros((5, 4))}, r"'dense' .* is f64\[5, 4\], and was .* as f64\[5, 3\]"),
+        ({"dense": np.zeros((5, 3), "f4")}, r"'dense' .* is f32\[5, 3\], and .* as f64\[5, 3\]"),
+    ],
+)
+def test_trained_weights_do_not_go_into_other_graphs(
+    weights: dict[str, Array], message: str
+) -> None:
+    with pytest.raises(convc.InputError, match=message):
+        Trainer(network(), threads=1).trained(scoring(**weights))
+
+
 def test_a_trainer_is_compiled_as_asked() -> None:
     how: dict[str, Any] = {"accuracy": "exact", "memory": 1 << 30, "algorithms": {"conv": "direct"}}
     options = Trainer(network(), threads=1, passes=(), **how).model.options

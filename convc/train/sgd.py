@@ -235,8 +235,21 @@ class Trainer:
         return {name: self._state[name].copy() for name in names}
 
     def trained(self, graph: ir.Graph | None = None) -> ir.Graph:
-        """``graph`` (default: the one in training) with the current weights instead of its own."""
+        """``graph`` (default: the one in training) with the current weights instead of its own.
+
+        It may leave some of them out, such as those of a loss. Raises ``InputError`` where it has
+        none of them, or one with another shape or element type.
+        """
         graph = self.graph if graph is None else graph
         check_graph(graph)
         current = self.weights
+        shared = [name for name in current if name in graph.weights]
+        if current and not shared:
+            have = f"it has {_listed([*graph.weights])}, and the trainer {_listed([*current])}"
+            raise InputError(f"graph '{graph.name}' has no weight that was trained: {have}")
+        for name in shared:
+            given, trained = graph.types[name], self.graph.types[name]
+            if given != trained:
+                raise InputError(f"weight '{name}' of graph '{graph.name}' is {given}, and was "
+                                 f"trained as {trained}")  # fmt: skip
         return graph.replace(weights={n: current.get(n, a) for n, a in graph.weights.items()})

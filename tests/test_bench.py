@@ -313,6 +313,10 @@ def test_a_network_with_a_wrong_result(monkeypatch, capsys):
 
 
 def test_arguments_that_make_no_sense(capsys):
+    said = refused(capsys, "bench", "--layers", TINY, "--algorithm", "winograd3")
+    assert "--algorithm: no algorithm 'winograd3'; did you mean 'winograd" in said
+    said = refused(capsys, "bench", "--layers", TINY, "--algorithm", "nope")
+    assert "no algorithm 'nope'; there are direct, " in said
     said = refused(capsys, "bench", "--layers", TINY, "--directions", "q")
     assert "no direction 'q'; there are c, g, h" in said
     assert "'lanet'; did you mean 'lenet'" in refused(capsys, "bench", "lanet")

@@ -12,6 +12,7 @@ from pathlib import Path
 from convc import zoo
 from convc.backend.target import target_named
 from convc.errors import Error
+from convc.plugins import algorithms
 from convc.tools import bench_layers, bench_networks, bench_ops, bench_plot, layers, peers, plotting
 from convc.tools.arguments import Subparsers, add_sizes, add_target, new_parser, positive
 from convc.tools.bench_cases import CASES, HEADER, cells
@@ -170,6 +171,10 @@ def _how(args: argparse.Namespace) -> How:
 
 
 def _layers(args: argparse.Namespace) -> int:
+    known = [algorithm.name for algorithm in algorithms()]
+    if args.algorithm is not None and args.algorithm not in known:
+        hint = did_you_mean(args.algorithm, known) or f"; there are {', '.join(known)}"
+        raise Error(f"--algorithm: no algorithm {args.algorithm!r}{hint}")
     if args.plot:
         plotting.check(Path(args.plot))  # before measuring for minutes
     report = bench_layers.measured(args.layers, args.directions, _how(args))

@@ -9,7 +9,7 @@ from math import inf
 
 from convc.errors import CapacityError
 from convc.images import Pieces
-from convc.plan import Placed, Plan, slot_bytes
+from convc.plan import Plan, slot_bytes
 from convc.select import Choice
 
 Pair = tuple[str, str]
@@ -139,22 +139,17 @@ def _beyond_weights(plan: Plan) -> Mapping[str, int]:
 def _crowded(plan: Plan, room: int) -> set[str]:
     """The nodes with temporaries that nobody else uses, alive where more bytes are than there is
     room for."""
-    placed = [each for each in plan.temporaries.values() if each.slot.part is None]
-    full = {number for number in range(len(plan.steps)) if _alive(placed, number) > room}
+    full = {number for number, nbytes in enumerate(plan.alive) if nbytes > room}
     users = defaultdict[int, set[str]](set)
     for step in plan.steps:
         for slot in step.slots:
             users[slot].add(step.node)
     found: set[str] = set()
-    for each in placed:
-        own = users[each.slot.number]
-        if len(own) == 1 and not full.isdisjoint(range(each.first, each.last + 1)):
-            found |= own
+    for number, each in plan.temporaries.items():
+        whole, lives = each.slot.part is None, range(each.first, each.last + 1)
+        if whole and len(users[number]) == 1 and not full.isdisjoint(lives):
+            found |= users[number]
     return found
-
-
-def _alive(placed: Iterable[Placed], number: int) -> int:
-    return sum(each.nbytes for each in placed if each.first <= number <= each.last)
 
 
 def _loss(choice: Choice) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import io
 import logging
 import os
 import sys
@@ -53,8 +54,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; the exit status."""
     try:
         for stream in (sys.stdout, sys.stderr):
-            with contextlib.suppress(AttributeError):  # a terminal that cannot show a character
-                stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+            if isinstance(stream, io.TextIOWrapper):  # a terminal may lack a character
+                stream.reconfigure(errors="replace")
         with _logging():
             status = _dispatch(argv)
             sys.stdout.flush()

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import os
 from bisect import insort
-from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
@@ -123,7 +122,12 @@ class Plan:
     @property
     def live_bytes(self) -> int:
         """The most bytes alive at any one step: a lower bound for any arena."""
-        return _most_alive(p for p in self.temporaries.values() if p.slot.part is None)
+        return max(alive(self.temporaries.values(), len(self.steps)))
+
+    @property
+    def alive(self) -> list[int]:
+        """The bytes alive at each step."""
+        return alive(self.temporaries.values(), len(self.steps))[: len(self.steps)]
 
 
 def plan(program: Program) -> Plan:
@@ -197,7 +201,7 @@ def _pack(
     mine = [s for s in slots if s.role == "temporary" and s.number in lives.keys() - constant]
     order = [Placed(slot, 0, *lives[slot.number]) for slot in mine if slot.part is None]
     order.sort(key=lambda placed: -placed.nbytes)
-    bound = _most_alive(order)
+    bound = max(alive(order, len(steps)))
     best = found = _placed_in(order)
     for _ in range(ATTEMPTS):
         if _extent(best) == bound:
@@ -240,13 +244,15 @@ def _placed_in(order: Sequence[Placed]) -> list[Placed]:
     return placed
 
 
-def _most_alive(placed: Iterable[Placed]) -> int:
-    """The most bytes alive at any one step."""
-    changes: dict[int, int] = defaultdict(int)
+def alive(placed: Iterable[Placed], steps: int) -> list[int]:
+    """The bytes alive at each of so many steps, or at the start where there are none. Parts count
+    as what they lie in."""
+    changes = [0] * (max(steps, 1) + 1)
     for each in placed:
-        changes[each.first] += each.nbytes
-        changes[each.last + 1] -= each.nbytes
-    return max(accumulate(changes[step] for step in sorted(changes)), default=0)
+        if each.slot.part is None:
+            changes[each.first] += each.nbytes
+            changes[each.last + 1] -= each.nbytes
+    return list(accumulate(changes[:-1]))
 
 
 def _extent(placed: Iterable[Placed]) -> int:

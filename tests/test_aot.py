@@ -122,7 +122,7 @@ def test_weights_are_one_aligned_read_only_section(tmp_path: Path) -> None:
     b.output("y", b.add(b.input("x", "f32[1001]"), b.weight("w", weights)))
     artifact = compile_object(b.build(), tmp_path)
     if shutil.which("readelf") is None:
-        pytest.skip("no readelf")
+        pytest.skip("no readelf: it comes with binutils, as nm does")
     command = ["readelf", "--wide", "--section-headers", artifact.object_file]
     listing = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     (line,) = (line for line in listing.splitlines() if ".rodata.weights" in line)

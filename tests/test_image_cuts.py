@@ -361,7 +361,7 @@ def test_the_memory_of_a_cut_graph_is_drawn(
     graph = make()
     for _ in each_cut(graph, graph.inputs["x"].static_shape[0], monkeypatch):
         plan = planned(graph)
-        assert sum(show_plot.alive(plan)[:1]) <= plan.live_bytes
+        assert sum(plan.alive[:1]) <= plan.live_bytes
         show_plot.draw(plan, "title", tmp_path / "plan.svg")
     assert (tmp_path / "plan.svg").stat().st_size > 1000
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from convc.program import Stored
 
 CHUNK = 2048  # elements a task copies
-TASKS = 16  # enough for the threads that share a conversion
+TASKS = 16  # enough for the threads that share a kernel
 
 
 def convert_kernel(source: Stored, result: Stored, target: Target) -> Kernel:

@@ -47,13 +47,6 @@ def picture(plan: Plan, title: str) -> Any:
     return figure
 
 
-def alive(plan: Plan) -> list[int]:
-    """The bytes alive at each step; parts of others count as these."""
-    steps = range(len(plan.steps))
-    whole = [placed for placed in _placed(plan) if placed.slot.part is None]
-    return [sum(p.nbytes for p in whole if p.first <= n <= p.last) for n in steps]
-
-
 def _placed(plan: Plan) -> list[Placed]:
     return list(plan.temporaries.values())
 
@@ -111,7 +104,7 @@ def _buffer(axes: Any, placed: Placed, size: int, colour: tuple[str, str]) -> An
 
 def _alive(axes: Any, plan: Plan, size: int) -> None:
     """The bytes alive at each step, and their peak."""
-    levels = alive(plan)
+    levels = plan.alive
     peak = max(levels, default=0)
     axes.stairs([level / size for level in levels], range(len(levels) + 1), fill=True,
                 facecolor="#e4e7eb", edgecolor=DARK, linewidth=1.2)  # fmt: skip

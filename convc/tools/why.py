@@ -10,7 +10,7 @@ from textwrap import shorten
 
 import ir
 from convc.algorithms import Algorithm
-from convc.errors import CapacityError, InputError
+from convc.errors import InputError
 from convc.lowering import Lowering
 from convc.model import Options, renamed
 from convc.passes import optimised
@@ -193,7 +193,7 @@ def _explained(
     how = (graph, options.target, options.accuracy, forced)
     known = options.times()
     both = {name: {**known.get(name, {}), **fresh.get(name, {})} for name in {*known, *fresh}}
-    rooms: dict[tuple[str, str], int | str | None] = {}
+    rooms: dict[tuple[str, str], int | str] = {}
     cut = options.by_image, options.threads
     each_way = (choices(*how, times, *cut) for times in (known, both))
     for choice, other in zip(*each_way, strict=True):
@@ -259,14 +259,11 @@ def _remark(choice: Choice, candidate: Candidate, chosen: bool) -> str:
     return "" if len(choice.applicable) > 1 else "the only one"
 
 
-def _room(options: Options, choice: Choice, algorithm: Algorithm) -> int | str | None:
-    """Bytes of workspace; why there are none, where the algorithm fails; None where the node is
-    too large to be planned."""
+def _room(options: Options, choice: Choice, algorithm: Algorithm) -> int | str:
+    """Bytes of workspace; why there are none, where the algorithm fails."""
     one = one_node(choice.graph, choice.node)
     try:
         program = Lowering(one, {choice.node.name: algorithm}, options.target).program()
         return workspace_bytes(plan(program))
-    except CapacityError:
-        return None
     except Exception as error:  # whatever is wrong with it, there are others to explain
         return shorten(f"cannot be lowered: {type(error).__name__}: {error}", 300)

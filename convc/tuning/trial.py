@@ -12,7 +12,7 @@ import numpy as np
 import ir
 from convc.backend.scratch import scratch_bytes
 from convc.model import Model, Options
-from convc.plan import Plan, in_sequence
+from convc.plan import Plan, alive, in_sequence
 from convc.program import Step
 from convc.runtime.executable import Executable
 from convc.tools.accuracy import random_inputs
@@ -99,14 +99,6 @@ def workspace_bytes(plan: Plan) -> int:
     between = (step for step in plan.steps if step.algorithm in BETWEEN)
     values = {slot for step in between for slot in step.slots}
     values.update(slot for step in own[-1:] for slot in step.writes)
-    rest = [
-        placed
-        for number, placed in plan.temporaries.items()
-        if number not in values and placed.slot.part is None
-    ]
-    alive = [
-        sum(placed.nbytes for placed in rest if placed.first <= number <= placed.last)
-        for number in range(len(plan.steps))
-    ]
+    rest = (placed for number, placed in plan.temporaries.items() if number not in values)
     scratch = [scratch_bytes(step.kernel) for step in own]
-    return max(alive, default=0) + max(scratch, default=0)
+    return max(alive(rest, len(plan.steps))) + max(scratch, default=0)

@@ -42,8 +42,16 @@ def test_rectangles_do_not_overlap(plan):
         assert apart or high <= low2 + 1e-9 or high2 <= low + 1e-9
 
 
+def alive(plan):
+    """The bytes alive at each step, counted for each anew."""
+    whole = [placed for placed in plan.temporaries.values() if placed.slot.part is None]
+    steps = range(len(plan.steps))
+    return [sum(p.nbytes for p in whole if p.first <= step <= p.last) for step in steps]
+
+
 def test_what_is_alive_at_most_is_what_the_plan_says(plan):
-    levels = show_plot.alive(plan)
+    levels = alive(plan)
+    assert levels == plan.alive
     assert len(levels) == len(plan.steps)
     assert max(levels) == plan.live_bytes <= plan.arena_bytes
     above, _ = show_plot.picture(plan, "title").axes
@@ -56,7 +64,8 @@ def test_parts_of_a_joined_buffer_do_not_count_again(name):
     pytest.importorskip("matplotlib")
     plan = convc.compile(convc.load(f"zoo:{name}"), 1).stages(N=1).plan
     assert any(placed.slot.part for placed in plan.temporaries.values()) and plan.images is None
-    assert max(show_plot.alive(plan)) == plan.live_bytes
+    assert max(alive(plan)) == plan.live_bytes
+    assert alive(plan) == plan.alive
     _, axes = show_plot.picture(plan, "title").axes
     written = [text.get_text() for text in axes.get_legend().get_texts()]
     assert "several, in parts" in written and "image by image" not in written

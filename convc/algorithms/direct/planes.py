@@ -9,6 +9,7 @@ from __future__ import annotations
 from contextlib import ExitStack
 from math import prod
 
+from convc.algorithms.convert import TASKS
 from convc.algorithms.epilogue import Step
 from convc.algorithms.geometry import Lines, Taps, at_once, tap_tile
 from convc.backend.target import Target
@@ -19,7 +20,6 @@ from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Index, Load
 
 CHANNELS = 4  # of a task, if there are many: the border of their plane is cleared once
-TASKS = 16  # enough for a few threads
 LARGEST = 512 * 1024  # bytes of a plane that the cache keeps
 
 

@@ -22,7 +22,7 @@ from ir.expand import expand
 from ir.files import load, save
 from ir.graph import Graph, Node
 from ir.inputs import check_inputs
-from ir.interpreter import interpret, values
+from ir.interpreter import dead_after, evaluations, interpret, values
 from ir.matrix import convolution_matrix
 from ir.op import Cost, Example, Op
 from ir.ops import OP_BY_NAME, OPS
@@ -60,7 +60,9 @@ __all__ = [
     "bind",
     "check_inputs",
     "convolution_matrix",
+    "dead_after",
     "dead_code",
+    "evaluations",
     "expand",
     "filters",
     "interpret",

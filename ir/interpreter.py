@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
@@ -18,32 +18,73 @@ def interpret(
     """The outputs of `graph`, by public name, for `inputs` by name.
 
     With `dtype` ("float64"), float inputs, weights and results are all of that element type.
-    Raises InputError when the inputs do not match the graph, or a value is refused by an op.
+    Values that no later node reads are dropped. Raises InputError when the inputs do not match the
+    graph, or a value is refused by an op.
     """
-    computed = values(graph, inputs, dtype)
-    return {public: computed[value] for public, value in graph.outputs.items()}
+    bound, computed = _given(graph, inputs, dtype)
+    for _ in _evaluated(bound, computed):
+        pass
+    return {public: computed[value] for public, value in bound.outputs.items()}
+
+
+def evaluations(
+    graph: Graph, inputs: Mapping[str, Array], dtype: DType | str | None = None
+) -> Iterator[tuple[Node, Mapping[str, Array]]]:
+    """Each node in turn, when it has been evaluated, with the values that are alive then: its
+    operands, its results, the outputs so far, and what later nodes read."""
+    bound, computed = _given(graph, inputs, dtype)
+    for node in _evaluated(bound, computed):
+        yield node, computed
 
 
 def values(
     graph: Graph, inputs: Mapping[str, Array], dtype: DType | str | None = None
 ) -> dict[str, Array]:
     """Every value of `graph` by its own name: inputs, weights and all results."""
+    bound, computed = _given(graph, inputs, dtype)
+    every = dict(computed)
+    for node in _evaluated(bound, computed):
+        every.update((name, computed[name]) for name in node.outputs)
+    return every
+
+
+def dead_after(graph: Graph, node: Node) -> list[str]:
+    """The values that `node` is the last to read, or that nobody reads; outputs are not among
+    them."""
+    kept = graph.outputs.values()
+    return [
+        value
+        for value in dict.fromkeys((*node.inputs, *node.outputs))
+        if value not in kept and graph.consumers(value)[-1:] in ((), (node,))
+    ]
+
+
+def _given(
+    graph: Graph, inputs: Mapping[str, Array], dtype: DType | str | None
+) -> tuple[Graph, dict[str, Array]]:
+    """The graph in the element type that is wanted, and its inputs and weights by name."""
     env = check_inputs(graph, inputs, any_float=dtype is not None)
     bound = graph.bind(env) if env else graph
     if dtype is not None:
         bound = bound.with_dtype(dtype)
-    computed: dict[str, Array] = {
+    given: dict[str, Array] = {
         name: np.asarray(inputs[name]).astype(type.dtype.numpy, copy=False)
         for name, type in bound.inputs.items()
     }
-    computed.update(bound.weights)
-    with np.errstate(all="ignore"):
-        for node in bound.nodes:
+    return bound, {**given, **bound.weights}
+
+
+def _evaluated(graph: Graph, computed: dict[str, Array]) -> Iterator[Node]:
+    """Each node when its results are in `computed`; what is dead after it leaves that."""
+    for node in graph.nodes:
+        with np.errstate(all="ignore"):
             results = _evaluate(node, computed)
-            for name, array in zip(node.outputs, results, strict=True):
-                _check_result(node, name, bound.types[name], array)
-                computed[name] = array
-    return computed
+        for name, array in zip(node.outputs, results, strict=True):
+            _check_result(node, name, graph.types[name], array)
+            computed[name] = array
+        yield node
+        for name in dead_after(graph, node):
+            del computed[name]
 
 
 def _evaluate(node: Node, computed: Mapping[str, Array]) -> tuple[Array, ...]:

@@ -17,9 +17,9 @@ from convc.model import Options, stages
 from convc.plan import Placed, Plan
 from convc.select import choices
 from convc.tools import show_plot
-from convc.tools.check import check_nodes
 from convc.tools.compile import compile_object
 from convc.tools.table import seconds
+from convc.tools.verification import check_nodes
 from convc.zoo import build
 from tests.cli.commands import status
 from tests.test_aot import needs_cc, run_in_c

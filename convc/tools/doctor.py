@@ -22,9 +22,9 @@ from convc.backend.target import REQUIRED, available, host_features, target_name
 from convc.plugins import plug_ins
 from convc.tools import arguments
 from convc.tools.accuracy import random_inputs
-from convc.tools.check import check_graph
 from convc.tools.peers.packages import INSTALL
 from convc.tools.table import json_text, nbytes, pairs, table
+from convc.tools.verification import check_graph
 from convc.tuning.database import database
 
 DESCRIPTION = """\

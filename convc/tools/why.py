@@ -17,13 +17,13 @@ from convc.passes import optimised
 from convc.plan import plan
 from convc.select import Candidate, Choice, choices
 from convc.tools import arguments
-from convc.tools.check import one_node
 from convc.tools.labels import images_note, often, op_label, unknown_node
 from convc.tools.options import add_options, options_of
 from convc.tools.progress import Progress
 from convc.tools.table import json_text, nbytes, seconds, table
 from convc.tools.timing import peak_rate
 from convc.tools.tune import add_budget, check_measurable, prepared
+from convc.tools.verification import one_node
 from convc.tuning.database import Database
 from convc.tuning.records import REFUSED, Context, Times
 from convc.tuning.trial import workspace_bytes

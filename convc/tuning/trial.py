@@ -16,7 +16,7 @@ from convc.plan import Plan, alive, in_sequence
 from convc.program import Step
 from convc.runtime.executable import Executable
 from convc.tools.accuracy import random_inputs
-from convc.tools.check import one_node
+from convc.tools.verification import one_node
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
 BETWEEN = ("convert", "copy")  # steps that bring values to a node and from it, not part of it

@@ -10,7 +10,7 @@ import pytest
 import convc
 import ir
 from convc.algorithms import bodies
-from convc.tools import accuracy, blas, check
+from convc.tools import accuracy, blas, verification
 from ir.loops.nodes import Const
 from tests.cli.commands import network, refused, status
 
@@ -103,9 +103,9 @@ def test_check_does_without_gradients_where_nothing_is_float(tmp_path, capsys):
 def test_nodes_and_graphs_can_be_checked_from_python(dtype):
     graph = network().bind({"N": 2}).with_dtype(dtype)
     inputs = accuracy.random_inputs(graph)
-    nodes = check.check_nodes(graph, inputs, threads=1)
+    nodes = verification.check_nodes(graph, inputs, threads=1)
     assert [found.node for found in nodes] == [node.name for node in graph.nodes]
-    outputs = check.check_graph(graph, inputs, threads=1)
+    outputs = verification.check_graph(graph, inputs, threads=1)
     assert [found.output for found in outputs] == ["scores", "loss"]
     assert all(found.passed for found in (*nodes, *outputs))
     assert any(found.error > 0 for found in nodes)
@@ -124,7 +124,7 @@ def test_a_decision_that_rounding_may_flip_is_no_fault(result, passed, monkeypat
     results["grad_x"][5] = result
     model = SimpleNamespace(run=lambda inputs: results)
     monkeypatch.setattr(convc, "compile", lambda *args, **how: model)
-    found = {each.output: each for each in check.check_graph(graph, inputs)}
+    found = {each.output: each for each in verification.check_graph(graph, inputs)}
     assert found["grad_x"].passed == passed
 
 
@@ -191,7 +191,7 @@ def test_check_says_how_far_it_is(model, capsys):
     assert len(lines) == 5
     graph, told = network().bind({"N": 2}), []
     inputs = accuracy.random_inputs(graph)
-    check.check_nodes(graph, inputs, threads=1, progress=lambda *event: told.append(event))
+    verification.check_nodes(graph, inputs, threads=1, progress=lambda *event: told.append(event))
     assert [text for text, _ in told] == [f"{node.name} alone" for node in graph.nodes]
     assert [share for _, share in told] == sorted(share for _, share in told)
 

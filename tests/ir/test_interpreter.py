@@ -1,5 +1,7 @@
 """The interpreter: inputs are checked, results are those of the formulas."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -117,3 +119,39 @@ def test_conv_and_pools_agree_with_onnxruntime():
     got = ir.interpret(b.build(), {"x": x})
     for name, array in zip(("c", "m", "a"), expected, strict=True):
         np.testing.assert_allclose(got[name], array, rtol=1e-6)
+
+
+def test_what_no_later_node_reads_is_dropped():
+    b = ir.Builder()
+    x = b.input("x", "f64[3]")
+    twice = b.scale(x, 2.0, name="twice")
+    kept = b.relu(twice, name="kept")
+    b.output("kept", kept)
+    b.output("y", b.tanh(b.scale(twice, 3.0, name="six"), name="y"))
+    x = np.array([-1.0, 0.5, 2.0])
+    seen = [(node.name, {name: array.tolist() for name, array in alive.items()})
+            for node, alive in ir.evaluations(b.build(), {"x": x})]  # fmt: skip
+    two, six, kept = (x * 2).tolist(), (x * 6).tolist(), [0.0, 1.0, 4.0]
+    assert seen == [
+        ("twice", {"x": x.tolist(), "twice": two}),
+        ("kept", {"twice": two, "kept": kept}),
+        ("six", {"twice": two, "kept": kept, "six": six}),
+        ("y", {"kept": kept, "six": six, "y": np.tanh(x * 6).tolist()}),
+    ]
+
+
+def test_interpreting_a_deep_graph_takes_the_memory_of_a_few_values():
+    b = ir.Builder()
+    x = b.input("x", "f64[100, 1000]")
+    for _ in range(50):
+        x = b.scale(x, 1.01)
+    b.output("y", x)
+    graph, given = b.build(), {"x": np.ones((100, 1000))}
+    tracemalloc.start()
+    try:
+        result = ir.interpret(graph, given)["y"]
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    np.testing.assert_allclose(result, 1.01**50)
+    assert most < 5 * result.nbytes

@@ -25,6 +25,7 @@ from convc.algorithms.fft.passes import Twiddles
 from convc.algorithms.fft.tiling import Tiling
 from convc.backend.target import ITEM_BYTES
 from convc.layout import zero_halo
+from ir.loops import Kernel
 from ir.loops.interpreter import NUMPY
 from ir.ops import Conv, ConvInputGrad, ConvWeightGrad
 
@@ -102,23 +103,28 @@ def _lower_correlation(site: Site, tiling: Tiling, into: Lowering) -> None:
     weights, extra = _weights(tiling, table, operand, site, into), epilogue.operands(into)
     result = into.write(tiling.result_block)
     name = "depthwise" if tiling.depthwise else "across" if tiling.across else "mixing"
-    frame = Frame.begin(f"fft_{name}", tiling, site.dtype)
-    k, block = frame.k, tiling.image_block
-    if fused:
-        x = source.image(k, "x")
-    else:
-        s = k.read("spectra", site.dtype, spectra.image_shape(tiling, block))
-    u = k.read("u", site.dtype, spectra.weights_shape(tiling))
-    finish = epilogue.declare(k, extra)
-    y = result.image(k, "y", write=True)
-    if tiling.depthwise:
-        products.depthwise(frame, x, u, y, finish)
-    elif tiling.across:
-        across.correlate(frame, x, u, y, finish)
-    else:
-        products.mixing(frame, s, u, y, finish, site.target.registers)
-    zero_halo(k, y)
-    into.run(k.build(), table, source, weights, *extra, result)
+
+    def make() -> Kernel:
+        frame = Frame.begin(f"fft_{name}", tiling, site.dtype)
+        k, block = frame.k, tiling.image_block
+        if fused:
+            x = source.image(k, "x")
+        else:
+            s = k.read("spectra", site.dtype, spectra.image_shape(tiling, block))
+        u = k.read("u", site.dtype, spectra.weights_shape(tiling))
+        finish = epilogue.declare(k, extra)
+        y = result.image(k, "y", write=True)
+        if tiling.depthwise:
+            products.depthwise(frame, x, u, y, finish)
+        elif tiling.across:
+            across.correlate(frame, x, u, y, finish)
+        else:
+            products.mixing(frame, s, u, y, finish, site.target.registers)
+        zero_halo(k, y)
+        return k.build()
+
+    stored = (table, source, weights, *extra, result)
+    into.run(into.kernel(("fft", *site.kind), stored, make), *stored)
 
 
 def _weights(tiling: Tiling, table: Stored, operand: int, site: Site, into: Lowering) -> Stored:
@@ -127,7 +133,9 @@ def _weights(tiling: Tiling, table: Stored, operand: int, site: Site, into: Lowe
     def pack(plain: Stored) -> Stored:
         size = prod(spectra.weights_shape(tiling))
         room = into.temporary(f"{site.name}.spectra", site.dtype, size)
-        into.run(spectra.weights_kernel(tiling, site.dtype), table, plain, room, label="pack")
+        kernel = into.kernel(("fft weights", tiling), (table, plain, room),
+                             lambda: spectra.weights_kernel(tiling, site.dtype))  # fmt: skip
+        into.run(kernel, table, plain, room, label="pack")
         return room
 
     return into.derive(operand, ("fft weights", tiling.flip, tiling.axes, tiling.lanes), pack)
@@ -139,7 +147,9 @@ def _image(tiling: Tiling, table: Stored, operand: int, site: Site, into: Loweri
     def compute(source: Stored) -> Stored:
         size = prod(spectra.image_shape(tiling, source.layout.block))
         room = into.temporary(f"{site.name}.image", site.dtype, size)
-        into.run(spectra.image_kernel(tiling, source), table, source, room)
+        kernel = into.kernel(("fft image", tiling), (table, source, room),
+                             lambda: spectra.image_kernel(tiling, source))  # fmt: skip
+        into.run(kernel, table, source, room)
         return room
 
     return into.derive(operand, ("fft image", tiling.axes, tiling.image_block), compute)

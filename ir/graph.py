@@ -14,6 +14,7 @@ import numpy as np
 
 from ir.dims import Dim, Sym, symbols
 from ir.errors import Error, GraphError, ShapeError, did_you_mean
+from ir.names import check_name
 from ir.op import Cost, Op
 from ir.types import Array, DType, TensorType, described
 
@@ -21,8 +22,6 @@ if TYPE_CHECKING:
     import networkx
 
 MAX_BYTES = 2**46
-FORBIDDEN = frozenset('%(){}=,:;"')
-UNUSABLE = FORBIDDEN | {" "}  # of the printable characters
 Typed = tuple[tuple[TensorType, ...], tuple[TensorType, ...]]  # of the operands, of the results
 
 
@@ -285,13 +284,6 @@ class Graph:
             if reason := _unusable(type, known):
                 raise ShapeError(f"input '{name}' of type {type} {reason}")
         return types
-
-
-def check_name(name: str, what: str = "value") -> None:
-    """GraphError unless `name` can name a value, a graph or an output in the textual form."""
-    if not (isinstance(name, str) and name and name.isprintable() and UNUSABLE.isdisjoint(name)):
-        rule = f"use printable characters, no spaces and none of {''.join(sorted(FORBIDDEN))}"
-        raise GraphError(f"{described(name)} is not a legal name of a {what}; {rule}")
 
 
 def _unusable(type: TensorType, known: frozenset[str]) -> str | None:

@@ -6,6 +6,8 @@ node    = VALUE {"," VALUE} "=" WORD "(" [VALUE {"," VALUE}] ")" ["{" attrs "}"]
 return  = "return" [NAME "=" VALUE {"," NAME "=" VALUE}]
 attrs   = [WORD "=" attr {"," WORD "=" attr}]
 attr    = number | "true" | "false" | STRING | extent | WORD "{" attrs "}" | "(" attr, … ")"
+
+A VALUE is "%" and a NAME, which is plain or a STRING, in quotes (see `ir.names`).
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from typing import Any, NoReturn
 from ir.dims import parse_dim
 from ir.errors import Error, ParseError, did_you_mean
 from ir.graph import Node
+from ir.names import NAME, unquoted
 from ir.op import Op
 from ir.ops import OP_BY_NAME
 from ir.types import TensorType
@@ -26,11 +29,9 @@ SPACE = re.compile(r"\s*")
 COMMENT = re.compile(r"^[ \t]*#.*$", re.MULTILINE)
 BRACE = re.compile(r" *\{")
 OPERATOR = re.compile(r" *[-+*/]")
-NAME = re.compile(r'[^\s%(){}=,:;"]+')
 WORD = re.compile(r"[A-Za-z_]\w*")
 TYPE = re.compile(r"\w+\s*\[[^\[\]{}]*\]")
 FLOAT = re.compile(r"-?(?:\d+\.\d*(?:e[+-]?\d+)?|\d+e[+-]?\d+|inf\b|nan\b)")
-STRING = re.compile(r'"([^"\n]*)"')
 EXTENT_END = re.compile(r"[,{}=;:%\"\n]|$")
 
 
@@ -63,7 +64,7 @@ class Parser:
     def graph(self) -> Parsed:
         """The whole text."""
         self._keyword("graph")
-        parsed = Parsed(self._match(NAME, "the name of the graph"))
+        parsed = Parsed(self._text("the name of the graph"))
         self._expect("{")
         while not self._is_keyword("return"):
             self._statement(parsed)
@@ -112,7 +113,7 @@ class Parser:
     def _returns(self, parsed: Parsed) -> None:
         while not self._peek("}"):
             self._skip()
-            start, public = self.at, self._match(NAME, "the name of an output")
+            start, public = self.at, self._text("the name of an output")
             if public in parsed.outputs:
                 self.fail(f"output '{public}' is returned twice", start)
             self._expect("=")
@@ -169,7 +170,7 @@ class Parser:
             self.fail(f"attributes are nested deeper than {MAX_DEPTH}")
         self._skip()
         if self._peek('"'):
-            return self._match(STRING, "a string")
+            return self._text("a string")
         if number := FLOAT.match(self.text, self.at):
             self.at = number.end()
             return float(number[0])
@@ -236,11 +237,19 @@ class Parser:
 
     def _value_name(self) -> str:
         self._expect("%", "a value such as %x")
-        match = NAME.match(self.text, self.at)
-        if match is None:
+        if NAME.match(self.text, self.at) is None:
             self.fail("expected a name directly after '%'")
-        self.at = match.end()
-        return match[0]
+        return self._text("a name")
+
+    def _text(self, what: str) -> str:
+        """A name or a string, in quotes or without."""
+        self._skip()
+        start, found = self.at, self._match(NAME, what)
+        try:
+            return unquoted(found)
+        except ValueError:
+            hint = r"after \ comes one of \"/bfnrtu, and no control character"
+            self.fail(f"{found:.60} is no string of JSON; {hint}", start)
 
     def _skip(self) -> None:
         match = SPACE.match(self.text, self.at)
@@ -265,7 +274,7 @@ class Parser:
         if match is None:
             self.fail(f"expected {what}, found {self._found()}")
         self.at = match.end()
-        return match[match.lastindex or 0]
+        return match[0]
 
     def _is_keyword(self, word: str) -> bool:
         self._skip()

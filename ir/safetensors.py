@@ -21,12 +21,18 @@ from ir.types import Array, DType
 
 FilePath: TypeAlias = str | os.PathLike[str]
 MAX_HEADER = 100_000_000
+METADATA = "__metadata__"  # what the header says of the file
 CODES = {"F32": DType.FLOAT32, "F64": DType.FLOAT64, "I64": DType.INT64}
 NAMES = {dtype: code for code, dtype in CODES.items()}
 
 
 def write_tensors(path: FilePath, tensors: Mapping[str, Array]) -> None:
-    """Write f32, f64 and i64 arrays to `path`, all or nothing; equal tensors give equal files."""
+    """Write f32, f64 and i64 arrays to `path`, all or nothing; equal tensors give equal files.
+
+    WeightsError for the one name that the format keeps for itself.
+    """
+    if METADATA in tensors:
+        raise WeightsError(f"a safetensors file has no tensor '{METADATA}'; give it another name")
     order = sorted(tensors, key=lambda name: (-tensors[name].dtype.itemsize, name))
     header: dict[str, Any] = {}
     offset = 0
@@ -60,7 +66,7 @@ def read_tensors(path: FilePath) -> dict[str, Array]:
 def decode(content: bytes) -> dict[str, Array]:
     """The tensors in the bytes of a safetensors file; WeightsError when it is malformed."""
     header, data = _split(content)
-    header.pop("__metadata__", None)
+    header.pop(METADATA, None)
     spans = {name: _span(name, entry) for name, entry in header.items()}
     tensors: dict[str, Array] = {}
     expected = 0

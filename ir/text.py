@@ -7,8 +7,9 @@
       return y = %conv
     }
 
-Weights are declared; their data live elsewhere (see `ir.files`). Lines that start with `#` are
-comments. The types printed after nodes are checked against what the ops infer.
+Weights are declared; their data live elsewhere (see `ir.files`). Names that are not plain are in
+quotes, as `%"input:0"` (see `ir.names`). Lines that start with `#` are comments. The types printed
+after nodes are checked against what the ops infer.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from typing import Any
 
 from ir.errors import WeightsError, did_you_mean
 from ir.graph import Graph, Node
+from ir.names import quoted, written
 from ir.op import Op
 from ir.parser import Parser
 from ir.types import Array, TensorType
@@ -26,11 +28,12 @@ from ir.types import Array, TensorType
 
 def to_text(graph: Graph) -> str:
     """The textual form of `graph`, without the data of its weights."""
-    lines = [f"graph {graph.name} {{"]
-    lines += [f"  input %{name}: {type}" for name, type in graph.inputs.items()]
-    lines += [f"  weight %{name}: {graph.types[name]}" for name in graph.weights]
+    lines = [f"graph {written(graph.name)} {{"]
+    lines += [f"  input {_value(name)}: {type}" for name, type in graph.inputs.items()]
+    lines += [f"  weight {_value(name)}: {graph.types[name]}" for name in graph.weights]
     lines += [f"  {_node(node, graph.types)}" for node in graph.nodes]
-    returned = ", ".join(f"{public} = %{value}" for public, value in graph.outputs.items())
+    pairs = graph.outputs.items()
+    returned = ", ".join(f"{written(public)} = {_value(value)}" for public, value in pairs)
     return "\n".join([*lines, f"  return {returned}".rstrip(), "}", ""])
 
 
@@ -72,25 +75,30 @@ def check_weights(declared: Mapping[str, TensorType], given: Mapping[str, Array]
 
 
 def _node(node: Node, types: Mapping[str, TensorType]) -> str:
-    outputs = ", ".join(f"%{name}" for name in node.outputs)
-    operands = ", ".join(f"%{name}" for name in node.inputs)
+    outputs, operands = (", ".join(map(_value, names)) for names in (node.outputs, node.inputs))
     attributes = f" {{{_attributes(node.op)}}}" if fields(node.op) else ""
     results = ", ".join(str(types[name]) for name in node.outputs)
     return f"{outputs} = {node.op.name}({operands}){attributes} : {results}"
 
 
 def _attributes(op: Op) -> str:
-    return ", ".join(f"{field.name} = {_value(getattr(op, field.name))}" for field in fields(op))
+    return ", ".join(
+        f"{field.name} = {_attribute(getattr(op, field.name))}" for field in fields(op)
+    )
 
 
-def _value(value: Any) -> str:
+def _value(name: str) -> str:
+    return f"%{written(name)}"
+
+
+def _attribute(value: Any) -> str:
     if isinstance(value, tuple):
-        items = ", ".join(map(_value, value))
+        items = ", ".join(map(_attribute, value))
         return f"({items},)" if len(value) == 1 else f"({items})"
     if isinstance(value, Op):
         return op_text(value)
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
-        return f'"{value}"'
+        return quoted(value)
     return repr(value)

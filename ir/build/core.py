@@ -11,7 +11,8 @@ import numpy as np
 
 from ir.dims import Dim
 from ir.errors import AttributeValueError, Error, GraphError, ShapeError, did_you_mean
-from ir.graph import Graph, Node, check_name, weight_type
+from ir.graph import Graph, Node, weight_type
+from ir.names import check_name
 from ir.op import Op
 from ir.ops import arithmetic, functions, pointwise
 from ir.types import Array, DType, TensorType, described

@@ -116,11 +116,11 @@ def test_extents_are_no_strings():
         b.reshape(x, ("N", 216))
 
 
-@pytest.mark.parametrize("name", ["a b", "", 'say "x"', 3, None])
+@pytest.mark.parametrize("name", ["", "\udfff", 3, None])
 def test_the_name_of_a_graph_is_checked_at_once(name):
-    with pytest.raises(ir.GraphError, match="is not a legal name of a graph; use printable"):
+    with pytest.raises(ir.GraphError, match="is not a name of a graph; "):
         ir.Builder(name)
-    with pytest.raises(ir.GraphError, match="is not a legal name of a graph"):
+    with pytest.raises(ir.GraphError, match="is not a name of a graph; "):
         ir.Graph(name, {}, {}, (), {})
 
 

@@ -3,8 +3,8 @@
 Opsets from 7 on. What is known at import is computed then: shape arithmetic disappears, and padding
 by name (auto_pad) becomes explicit. Sizes without a value are symbolic, called as in the model
 (dim_param) or after the input and the axis, as in x_0. Inputs, outputs, weights and the results of
-nodes keep their names; see `names` for what happens to characters that names may not have. For
-element types see `tensors`, for weights in files of their own `external`.
+nodes keep their names. For element types see `tensors`, for weights in files of their own
+`external`.
 """
 
 from __future__ import annotations

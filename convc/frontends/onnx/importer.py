@@ -34,7 +34,7 @@ from convc.frontends.onnx.errors import (
 )
 from convc.frontends.onnx.external import External
 from convc.frontends.onnx.inputs import Inputs
-from convc.frontends.onnx.names import STANDARD, Names, legal, renamed
+from convc.frontends.onnx.names import STANDARD, checked, renamed
 from convc.frontends.onnx.narrow import integer_of, typed
 from convc.frontends.onnx.sizes import counted
 from convc.frontends.onnx.survey import functions_of
@@ -80,7 +80,7 @@ class Scope:
         if self.depth == MAX_DEPTH:
             raise NodeError(f"graphs and functions within each other, more than {MAX_DEPTH} deep")
         name = node.output[0] if node.output else node.op_type
-        path = f"{self.path}{legal(name[:LONGEST])}.{round}"
+        path = f"{self.path}{name[:LONGEST]}.{round}"
         values = ChainMap[str, "Operand | None"]({}, self.values)
         return Scope(values, self.opsets, path, self.given, self.depth + 1)
 
@@ -97,7 +97,7 @@ class Importer:
     ) -> None:
         self.model, self.stored, self.constants = model, Stored(external), constants
         self.inputs = Inputs(model.graph, shapes, constants)
-        self.b = Recorder(legal(model.graph.name or "graph"))
+        self.b = Recorder(checked(model.graph.name) or "graph")
         self.functions = functions_of(model)
         self.wanted: dict[str, str] = {}  # what values of the graph are to be called
         self.problems: list[tuple[str, str]] = []  # operators, and lines that say what is wrong
@@ -110,14 +110,8 @@ class Importer:
         """The imported graph."""
         proto = self.model.graph
         scope = self.scope = Scope({}, opsets_of(self.model.opset_import))
-        defined = [
-            *(value.name for value in self.inputs.protos),
-            *(t.name for t in proto.initializer),
-        ]
-        made = [name for node in proto.node for name in node.output]
-        self.names = Names(name for name in (*defined, *made) if name)
         for tensor in proto.initializer:
-            if tensor.name in scope.values:
+            if checked(tensor.name) in scope.values:
                 raise LoadError(f"weight '{tensor.name}' is defined a second time")
             scope.values[tensor.name] = self._weight(tensor)
         if proto.sparse_initializer:
@@ -125,7 +119,7 @@ class Importer:
         for name, array in self.constants.items():
             scope.values[name] = Known(array, name)
         for value, type, truth in self.inputs.types():
-            live = self.b.input(self.names[value.name], type)
+            live = self.b.input(checked(value.name), type)
             self.wanted[live.name] = live.name
             element = value.type.tensor_type.elem_type
             depends = frozenset({value.name})
@@ -176,7 +170,7 @@ class Importer:
                     value = self.b.weight(self.b.fresh("constant"), array)
             self._weights[id(operand.array)] = operand, value
             if operand.name:
-                self.wanted[value.name] = self.names[operand.name]
+                self.wanted[value.name] = operand.name
         return self._weights[id(operand.array)][1]
 
     def live(self, name: str) -> ir.Value:
@@ -228,7 +222,7 @@ class Importer:
             taken = next(name for name in node.output if name in scope.values)
             raise NodeError(f"'{taken}' is defined a second time")
         name = node.output[0] if node.output else node.op_type
-        self.b.prefix = scope.path + legal(name[:LONGEST])
+        self.b.prefix = scope.path + checked(name)[:LONGEST]
         domain = "" if node.domain in STANDARD else node.domain
         function = self.functions.get((node.domain, node.op_type))
         attributes = Attributes(node, scope.given)
@@ -308,20 +302,19 @@ class Importer:
                 live = typed(self, node.op_type, live, operands)
                 bound.append(replace(live, inputs=live.inputs | inputs))
                 if name and not scope.path:
-                    self.wanted.setdefault(live.value.name, self.names[name])
+                    self.wanted.setdefault(live.value.name, checked(name))
         return bound
 
     def _outputs(self, proto: GraphProto, scope: Scope) -> None:
         if not proto.output:
             raise LoadError("the model has no outputs")
-        public = Names(value.name for value in proto.output)
         for value in proto.output:
             if value.name not in scope.values:
                 raise LoadError(f"no node defines the output '{value.name}'")
             operand = scope.values[value.name]
             if operand is not None:
                 made = operand.value if isinstance(operand, Live) else self.weight(operand)
-                self.b.output(public[value.name], made)
+                self.b.output(value.name, made)
 
     def _kept_names(self) -> dict[str, str]:
         """What is called as in the model: of names wanted twice, the first keeps it."""
@@ -346,7 +339,7 @@ class Importer:
         name = node.name or (node.output[0] if node.output else "")
         domain = f"{node.domain}." if node.domain not in STANDARD else ""
         what = f"{domain}{node.op_type}"
-        line = f"node '{name:.200}': {what}({types})"
+        line = f"node '{name!s:.200}': {what}({types})"
         reason = reason if len(reason) <= 600 else f"{reason[:200]} … {reason[-400:]}"
         self.problems.append((what, f"{line}{f' with {listed}' if listed else ''}: {reason}"))
 

@@ -1,45 +1,24 @@
-"""Names: those of the model, where the textual form of graphs allows them.
-
-A character that it forbids (space, ``%(){}=,:;"`` or what cannot be printed) becomes ``_``, and a
-number follows where that name is taken: ``conv:0`` is called ``conv_0``, or ``conv_0_1``.
-"""
+"""Names: those of the model, as they are; a number follows where one is taken."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import ir
 from convc.errors import LoadError
 from ir.dims import RESERVED
-from ir.graph import FORBIDDEN
 
 STANDARD = ("", "ai.onnx")  # what the domain of ONNX's own operators is called
 OWN = "convc"  # the domain of functions that the exporter writes
 
 
-def legal(name: str) -> str:
-    """The name with every character replaced that a name may not have; LoadError if it is none."""
-    if not isinstance(name, str):  # but bytes: protobuf could not decode them
+def checked(name: str) -> str:
+    """The name; LoadError where it is no text: protobuf gives the bytes that it cannot decode."""
+    if not isinstance(name, str):
         raise LoadError(f"the name {name!r:.60} is not in UTF-8")
-    kept = (c if c.isprintable() and not c.isspace() and c not in FORBIDDEN else "_" for c in name)
-    return "".join(kept) or "_"
-
-
-class Names:
-    """One legal name for each of many; those that are legal already stay as they are."""
-
-    def __init__(self, names: Iterable[str]) -> None:
-        wanted = list(dict.fromkeys(names))
-        self.legal = {name: name for name in wanted if legal(name) == name}
-        taken = set(self.legal)
-        for name in wanted:
-            if name not in self.legal:
-                self.legal[name] = unique(legal(name), taken)
-
-    def __getitem__(self, name: str) -> str:
-        return self.legal.get(name) or legal(name)
+    return name
 
 
 def unique(name: str, taken: set[str]) -> str:

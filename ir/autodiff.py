@@ -94,13 +94,27 @@ def _differentiate(b: Builder, node: Node, needed: set[str], parts: dict[str, li
         grads = node.op.grad(b, inputs, outputs, upstream)
     except Error as error:
         raise error.within(f"gradient of {node}") from error
-    for number, (value, grad) in enumerate(zip(inputs, grads, strict=True)):
+    for number, (value, grad) in enumerate(_paired(node, inputs, grads)):
         if grad is None or value.name not in needed:
             continue
+        given = f"{node}: the gradient in operand {number}, '{value.name}', is"
+        if not isinstance(grad, Value):
+            raise GradientError(f"{given} {described(grad)}; it must be a value or None")
         if grad.type != value.type:
-            given = f"{node}: the gradient in operand {number}, '{value.name}', is {grad.type}"
-            raise GradientError(f"{given}; it must be {value.type} like the operand")
+            raise GradientError(f"{given} {grad.type}; it must be {value.type} like the operand")
         parts.setdefault(value.name, []).append(grad)
+
+
+def _paired(node: Node, inputs: Sequence[Value], grads: object) -> list[tuple[Value, object]]:
+    """Operands with what `grad` of the op gave for each; GradientError where that is not one."""
+    if not isinstance(grads, tuple | list) or len(grads) != len(inputs):
+        gave = f"gives {described(grads)}"
+        if isinstance(grads, tuple | list):
+            gave = f"gives a tuple of {len(grads)}"
+        names = ", ".join(f"'{value.name}'" for value in inputs) or "none"
+        wanted = f"{len(inputs)} gradients, one or None for each operand ({names})"
+        raise GradientError(f"{node}: its grad {gave}; it must give a tuple of {wanted}")
+    return list(zip(inputs, grads, strict=True))
 
 
 def _total(b: Builder, type: TensorType, parts: list[Value]) -> Value:

@@ -217,3 +217,37 @@ def test_a_gradient_of_another_type_than_the_operand_is_refused(wrong, type):
     message = rf"'y' \(relu\): .* in operand 0, 'x', is {type}; it must be f32\[N, 20\] like"
     with pytest.raises(ir.GradientError, match=message):
         ir.vjp(b.build())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "given"),
+    [
+        (lambda g: (g,), "a tuple of 1"),
+        (lambda g: (g, g, None), "a tuple of 3"),
+        (lambda g: (), "a tuple of 0"),
+        (lambda g: None, "None"),
+        (lambda g: g, "a value of type Value"),
+    ],
+)
+def test_another_number_of_gradients_than_of_operands_is_refused(wrong, given):
+    class Mistaken(ir.ops.Add):
+        def grad(self, b, inputs, outputs, upstream):
+            return wrong(upstream[0])
+
+    b = ir.Builder()
+    x = b.input("x", "f32[N, 20]")
+    b.output("y", b.apply(Mistaken(), x, b.relu(x, name="r"), name="y"))
+    message = rf"^node 'y' \(add\): its grad gives {given}; .* 2 gradients, .* \('x', 'r'\)$"
+    with pytest.raises(ir.GradientError, match=message):
+        ir.vjp(b.build())
+
+
+def test_a_gradient_that_is_no_value_is_refused():
+    class Mistaken(ir.ops.Relu):
+        def derivative(self, b, x, y, g):
+            return 1.0
+
+    b = ir.Builder()
+    b.output("y", b.apply(Mistaken(), b.input("x", "f32[N, 20]"), name="y"))
+    with pytest.raises(ir.GradientError, match=r"operand 0, 'x', is 1\.0; it must be a value"):
+        ir.vjp(b.build())

@@ -19,6 +19,7 @@ from convc.__main__ import INTERRUPTED
 from convc.tools import bench, cache, check, convert, demo, doctor, profile, run, show, tune, why
 from convc.tools import compile as compile_tool
 from convc.tools.arguments import Subparsers
+from ir.names import printable
 
 DESCRIPTION = """\
 Compile convolutional networks to native code, and look inside: convc COMMAND --help says more.
@@ -109,7 +110,7 @@ def _message(error: BaseException) -> str:
     """What went wrong, in at most two lines."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    lines = [printable(line.strip()) for line in str(error).splitlines() if line.strip()]
     return "\n".join(lines[:2]) or type(error).__name__
 
 

@@ -24,18 +24,23 @@ from convc.backend.target import Target
 from convc.errors import CapacityError
 from convc.plan import ALIGNMENT, Plan
 from convc.program import Images
+from ir.names import printable
 from ir.types import TensorType
 
 Bytes = npt.NDArray[np.uint8]
 SECTION = ".rodata.weights"
 REACH = 1 << 31  # bytes between an instruction and what it addresses
 C_TYPES = {"f32": "float", "f64": "double", "i64": "int64_t"}
-KEYWORDS = frozenset(  # of C and C++
-    """alignas alignof and asm auto bool break case catch char class const constexpr continue
-    default delete do double else enum explicit export extern false float for friend goto if
-    inline int long mutable namespace new not nullptr operator or private protected public
-    register restrict return short signed sizeof static struct switch template this throw true
-    try typedef typename union unsigned using virtual void volatile while xor""".split()  # noqa: SIM905
+KEYWORDS = frozenset(  # of C and C++, and the type that a header uses
+    """alignas alignof and and_eq asm auto bitand bitor bool break case catch char char8_t
+    char16_t char32_t class compl concept const const_cast consteval constexpr constinit
+    continue co_await co_return co_yield decltype default delete do double dynamic_cast else
+    enum explicit export extern false float for friend goto if inline int int64_t long
+    mutable namespace new noexcept not not_eq nullptr operator or or_eq private protected
+    public register reinterpret_cast requires restrict return short signed sizeof static
+    static_assert static_cast struct switch template this thread_local throw true try typedef
+    typeid typename typeof typeof_unqual union unsigned using virtual void volatile wchar_t
+    while xor xor_eq""".split()  # noqa: SIM905
 )
 
 
@@ -218,7 +223,7 @@ def header(
     macro = symbol.removesuffix("_run").upper()
     listed = list(params)
     lines = [
-        f"/* {title}, compiled by convc for {target.name} ({target.triple}). */",
+        f"/* {_comment(title)}, compiled by convc for {target.name} ({target.triple}). */",
         f"#ifndef {macro}_H",
         f"#define {macro}_H",
         "#include <stdint.h>",
@@ -230,7 +235,10 @@ def header(
         f"#define {macro}_WORKSPACE_BYTES {workspace}",
         "",
         "/* All arrays are row-major and contiguous. Calls with different workspaces may overlap.",
-        *(f" *   {'out' if p.output else 'in '} {p.name}: {p.type}  ({p.public})" for p in listed),
+        *(
+            f" *   {'out' if p.output else 'in '} {p.name}: {p.type}  ({_comment(p.public)})"
+            for p in listed
+        ),
         " */",
         f"void {symbol}({', '.join(p.declaration for p in listed)}, void *workspace);",
         "",
@@ -241,3 +249,8 @@ def header(
         "",
     ]
     return "\n".join(lines)
+
+
+def _comment(text: str) -> str:
+    """A name in a comment of C, which it can neither end nor open."""
+    return printable(text).replace("*/", "* /").replace("/*", "/ *")

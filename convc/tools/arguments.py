@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, TypeAlias
@@ -111,10 +111,16 @@ def writable_folder(folder: Path) -> Path:
         raise InputError(f"{folder}: cannot write there: {error.strerror}; {hint}") from error
 
 
-def read_arrays(files: Sequence[tuple[str, str]]) -> dict[str, Array]:
-    """The arrays of ``--input`` by name. Raises ``InputError`` for a name given twice."""
+def read_arrays(files: Sequence[str], inputs: Collection[str]) -> dict[str, Array]:
+    """The arrays of ``--input`` by name. Raises ``InputError`` for a name given twice.
+
+    The name ends at the first ``=``, unless one of the model's ``inputs`` has such characters.
+    """
     arrays: dict[str, Array] = {}
-    for name, file in files:
+    for text in files:
+        known = [name for name in inputs if text.startswith(f"{name}=")]
+        name = max(known, key=len, default=text.partition("=")[0])
+        file = text[len(name) + 1 :]
         if name in arrays:
             raise InputError(f"--input {name} is given twice")
         arrays[name] = read_array(Path(file))
@@ -169,11 +175,11 @@ def gradient_names(graph: ir.Graph) -> list[str]:
     return [n for n in (*graph.inputs, *graph.weights) if graph.types[n].dtype.is_float]
 
 
-def _named_file(text: str) -> tuple[str, str]:
+def _named_file(text: str) -> str:
     name, equals, file = text.partition("=")
     if not (name and equals and file):
         raise argparse.ArgumentTypeError(f"{text!r} must be NAME=FILE.npy")
-    return name, file
+    return text
 
 
 class _Sizes(argparse.Action):

@@ -82,8 +82,8 @@ def run(args: argparse.Namespace) -> int:
     if args.tolerance is not None and not args.tolerance >= 0:
         what = "a number" if args.tolerance != args.tolerance else "zero or more, not negative"
         raise InputError(f"--tolerance {args.tolerance} must be {what}")
-    given = arguments.read_arrays(args.input)
     graph = convc.load(args.model)
+    given = arguments.read_arrays(args.input, graph.inputs)
     graph = arguments.bound(graph, [_implied(graph, given), *args.sizes], 2)
     gradients, missing = _gradients(graph, args.gradients)
     chosen = how(args)

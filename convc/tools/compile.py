@@ -117,7 +117,7 @@ def compile_object(
     with files[0].open("wb") as file:
         file.writelines(pieces)
     workspace = workspace_bytes(made.plan)
-    files[1].write_text(header(symbol, params, workspace, graph.name, chosen))
+    files[1].write_text(header(symbol, params, workspace, graph.name, chosen), "utf-8")
     return Artifact(*files, symbol, workspace, tuple(params))
 
 

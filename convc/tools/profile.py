@@ -24,6 +24,7 @@ from convc.tools.options import add_options, how
 from convc.tools.table import json_text, nbytes, seconds, table
 from convc.tools.timing import measure, peak_rate
 from convc.tools.traffic import touched_bytes
+from ir.names import printable
 
 DESCRIPTION = """\
 Run MODEL on random inputs and print what each step of it takes on one thread: the median over the
@@ -115,7 +116,8 @@ class Profile:
         return "\n".join([
             table(HEADER, [step.cells() for step in self.steps]),
             "",
-            f"{self.model} on {shown}; {self.target}, steps on one thread, {self.runs} runs",
+            printable(f"{self.model} on {shown}; {self.target}, "
+                      f"steps on one thread, {self.runs} runs"),
             *images_note((step.times for step in self.steps), "times and bytes are of all of them"),
             f"all steps {seconds(self.total)}; a call, threads: {self.threads}, "
             f"{seconds(self.whole)}, {self.flops / 1e9:.3g} Gflop, {rate / 1e9:.1f} GFLOP/s, "

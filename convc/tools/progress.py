@@ -8,6 +8,8 @@ import sys
 from collections.abc import Callable
 from typing import TextIO
 
+from ir.names import printable
+
 Event = Callable[[str, float | None], None]
 """What a long task calls: a message, and the fraction that is done where it is known."""
 
@@ -32,6 +34,7 @@ class Progress:
 
     def update(self, text: str) -> None:
         """Show the state of a task that goes on."""
+        text = printable(text)
         if self.terminal:
             width = shutil.get_terminal_size().columns - 1
             self._write(CLEAR + text[:width])

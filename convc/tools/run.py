@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import shlex
 from collections.abc import Iterable
 
 import numpy as np
@@ -38,9 +39,9 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     graph = convc.load(args.model)
-    arrays = arguments.read_arrays(args.input)
-    missing = [f"--input {name}=FILE.npy ({type})" for name, type in graph.inputs.items()
-               if name not in arrays]  # fmt: skip
+    arrays = arguments.read_arrays(args.input, graph.inputs)
+    missing = [f"--input {shlex.quote(f'{name}=FILE.npy')} ({type})"
+               for name, type in graph.inputs.items() if name not in arrays]  # fmt: skip
     if missing and arrays.keys() <= graph.inputs.keys():
         raise InputError(f"graph '{graph.name}' needs more inputs: {', '.join(missing)}")
     ir.check_inputs(graph, arrays)  # before the time of compiling is spent

@@ -27,6 +27,7 @@ from convc.tools.labels import images_note, often, op_label, steps_notes, unknow
 from convc.tools.options import add_options, options_of
 from convc.tools.table import nbytes, pairs, seconds, table
 from ir.loops import Kernel, to_text
+from ir.names import printable
 
 DESCRIPTION = """\
 Print what MODEL becomes at one stage of its compilation, as text on standard output:
@@ -218,7 +219,7 @@ def _kernels(view: View, text: Callable[[Kernel, Target], str], mark: str) -> It
     for uses in found.values():
         kernel = uses[0][1].kernel
         served = ", ".join(f"{place} {step.node} ({step.algorithm})" for place, step in uses)
-        yield f"{mark} {kernel.name}: {served}"
+        yield f"{mark} {kernel.name}: {printable(served)}"
         yield text(kernel, made.target)
         yield ""
     if not found:
@@ -261,7 +262,7 @@ def _idle(view: View) -> Iterator[str]:
     (node,) = (node for node in view.stages.optimised.nodes if node.name == view.wanted)
     joined = isinstance(node.op, ir.ops.Concat)
     how = "its parts are written where it lies" if joined else "it lies in its operand"
-    yield f"{node.name} ({op_label(node.op)}) has no step of its own: {how}, by"
+    yield f"{printable(node.name)} ({op_label(node.op)}) has no step of its own: {how}, by"
     yield from pairs(_writers(view, node)).splitlines()
 
 

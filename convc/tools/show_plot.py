@@ -28,6 +28,13 @@ def draw(plan: Plan, title: str, path: Path) -> None:
 
 def picture(plan: Plan, title: str) -> Any:
     """A figure: how much is alive at each step, and which part of the arena each buffer has."""
+    from matplotlib import rc_context
+
+    with rc_context({"text.parse_math": False}):  # names may have a $
+        return _picture(plan, title)
+
+
+def _picture(plan: Plan, title: str) -> Any:
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(13, 8), layout="constrained")

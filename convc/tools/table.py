@@ -7,12 +7,14 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
+from ir.names import printable
+
 NUMBER = re.compile(r"[-+]?[\d.,]+(e[-+]?\d+)?( ?[a-zA-Z%/]{1,8})?|-|inf|nan|")
 
 
 def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Rows under headers, two spaces between columns; columns of numbers align at the right."""
-    cells = [[str(cell) for cell in row] for row in rows]
+    cells = [[printable(str(cell)) for cell in row] for row in rows]
     columns = list(zip(headers, *cells, strict=True))
     widths = [max(map(len, column)) for column in columns]
     right = [len(c) > 1 and all(NUMBER.fullmatch(cell) for cell in c[1:]) for c in columns]
@@ -22,7 +24,7 @@ def table(headers: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
 
 def pairs(items: Iterable[tuple[str, object]], indent: str = "  ") -> str:
     """One ``name  value`` line each, the values aligned."""
-    listed = [(name, str(value)) for name, value in items]
+    listed = [(printable(name), str(value)) for name, value in items]
     width = max((len(name) for name, _ in listed), default=0)
     return "\n".join(f"{indent}{name:<{width}}  {value}".rstrip() for name, value in listed)
 

@@ -28,6 +28,7 @@ from convc.tuning.database import Database
 from convc.tuning.records import REFUSED, Context, Times
 from convc.tuning.trial import workspace_bytes
 from convc.tuning.tuner import HOPELESS, tune
+from ir.names import printable
 
 DESCRIPTION = """\
 For each op of MODEL, as the passes leave it, or for one NODE and the parts that a composite op
@@ -104,7 +105,7 @@ class Explained:
                 reasons.setdefault(OTHER if other else each.remark, []).append(each.algorithm)
         rows = [each.cells() for each in self.algorithms if each.applicable]
         heading = f"{self.node}: {often(self.op, self.images)} {self.type}, {self.flops:,} flops"
-        lines = [heading, table(HEADER, rows)]
+        lines = [printable(heading), table(HEADER, rows)]
         lines += [f"   not {', '.join(names)}: {reason}" for reason, names in reasons.items()]
         if self.measured_best:
             lines.append(f"   by these times {self.measured_best} would be chosen: convc tune")

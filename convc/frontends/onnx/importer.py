@@ -353,7 +353,7 @@ class Importer:
             lines.append(f"and {len(self.problems) - SHOWN} more")
         message = "\n  ".join([count, *lines])
         if self.needed:
-            names = ", ".join(f"'{name}': ..." for name in sorted(self.needed))
+            names = ", ".join(f"{name!r}: ..." for name in sorted(self.needed))
             message += f"\n  give the values that must be known: constants={{{names}}}"
             return ConstantNeededError(message, self.needed)
         return LoadError(message)

@@ -53,7 +53,7 @@ class Inputs:
         """How to fix the sizes that are symbolic."""
         types = {value.name: type for value, type, _ in self.types() if not type.is_static}
         names = sorted({name for t in types.values() for n in t.shape for name in symbols(n)})
-        listed = [f"'{name}': ({', '.join(map(str, t.shape))}{',' * (t.rank == 1)})"
+        listed = [f"{name!r}: ({', '.join(map(str, t.shape))}{',' * (t.rank == 1)})"
                   for name, t in list(types.items())[:LISTED]]  # fmt: skip
         numbers = f"with numbers for {', '.join(names[: 2 * LISTED])}"
         return f"fix the sizes: shapes={{{', '.join(listed)}}} {numbers}"
@@ -66,7 +66,7 @@ class Inputs:
         if value.name in self.shapes:
             return ir.TensorType(dtype, self._given(value.name))
         if not tensor.HasField("shape"):
-            raise LoadError(f"its shape is unknown; give it: shapes={{'{value.name}': (1, 3)}}")
+            raise LoadError(f"its shape is unknown; give it: shapes={{{value.name!r}: (1, 3)}}")
         dims = list(enumerate(tensor.shape.dim))
         if len(dims) > MAX_RANK:
             raise LoadError(f"{len(dims)} axes; at most {MAX_RANK} are supported")

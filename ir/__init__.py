@@ -20,6 +20,7 @@ from ir.errors import (
 )
 from ir.expand import expand
 from ir.files import load, save
+from ir.gradient_check import check_gradients
 from ir.graph import Graph, Node
 from ir.inputs import check_inputs
 from ir.interpreter import dead_after, evaluations, interpret, values
@@ -58,6 +59,7 @@ __all__ = [
     "Value",
     "WeightsError",
     "bind",
+    "check_gradients",
     "check_inputs",
     "convolution_matrix",
     "dead_after",

@@ -123,3 +123,19 @@ def test_equal_constants_are_one() -> None:
     model = convc.to_onnx(b.build())
     numbers = [onnx.numpy_helper.to_array(tensor).item() for tensor in model.graph.initializer]
     assert sorted(numbers) == [0.0, 2.0, 3.0, 4.0, 6.0]
+
+
+def test_operators_that_the_installed_onnx_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
+    known = onnx.defs.get_schema
+
+    def of_an_older_one(kind: str, version: int) -> Any:
+        schema = known(kind, version)
+        if schema.since_version > 19:
+            raise onnx.defs.SchemaError
+        return schema
+
+    monkeypatch.setattr(onnx.defs, "get_schema", of_an_older_one)
+    b = ir.Builder("new")
+    b.output("y", b.gelu(b.input("x", "f32[N, 4]")))
+    with pytest.raises(convc.ExportError, match=r"does not know Gelu .*pip install -U onnx"):
+        convc.to_onnx(b.build())

@@ -333,3 +333,9 @@ def test_files_that_are_no_models(data: bytes, tmp_path: Path) -> None:
 
 def test_opsets_that_are_too_old() -> None:
     refuses(model_of([relu("x", "y")], [info("x", [2])], [info("y", [2])], opset=6), "opset 6")
+
+
+def test_a_model_that_says_no_opset() -> None:
+    model = model_of([relu("x", "y")], [info("x", [2])], [info("y", [2])])
+    del model.opset_import[0]
+    refuses(model, "does not say of which opset it is")

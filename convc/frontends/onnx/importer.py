@@ -224,6 +224,8 @@ class Importer:
         name = node.output[0] if node.output else node.op_type
         self.b.prefix = scope.path + checked(name)[:LONGEST]
         domain = "" if node.domain in STANDARD else node.domain
+        if not domain and domain not in scope.opsets:
+            raise NodeError("the model does not say of which opset it is; give it an opset_import")
         function = self.functions.get((node.domain, node.op_type))
         attributes = Attributes(node, scope.given)
         if function is not None:
@@ -367,7 +369,8 @@ def opsets_of(imports: Sequence[Any]) -> dict[str, int]:
         hint = "convert the model with onnx.version_converter"
         raise LoadError(f"opset {version} is older than {OLDEST}; {hint}")
     if version > NEWEST:
-        tell(f"opset {version} is newer than {NEWEST}; going by the latter")
+        tell(f"opset {version} is newer than {NEWEST}, the newest that is known; operators are taken "
+             f"for what they are in {NEWEST}")  # fmt: skip
     return opsets
 
 

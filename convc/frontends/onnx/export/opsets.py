@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import TypeAlias
 
+from convc.errors import ExportError
 from convc.frontends.onnx.export.writer import Line
 
 OLDEST, NEWEST = 18, 26
@@ -13,7 +14,10 @@ Form: TypeAlias = "tuple[str, int, frozenset[str]]"
 
 
 def opset_of(lines: Iterable[Line]) -> int:
-    """The oldest opset that has the operators of a model in the form in which they are written."""
+    """The oldest opset that has the operators of a model in the form in which they are written.
+
+    ExportError where the package onnx is too old to know it.
+    """
     forms = {
         (line.kind, len(line.inputs), frozenset(line.attributes))
         for line in lines
@@ -23,7 +27,13 @@ def opset_of(lines: Iterable[Line]) -> int:
 
 
 def _since(form: Form) -> int:
-    return next(version for version in range(OLDEST, NEWEST + 1) if _is_in(form, version))
+    for version in range(OLDEST, NEWEST + 1):
+        if _is_in(form, version):
+            return version
+    from onnx import __version__
+
+    hint = "install a newer one: pip install -U onnx"
+    raise ExportError(f"onnx {__version__} does not know {form[0]} as it is written; {hint}")
 
 
 def _is_in(form: Form, version: int) -> bool:

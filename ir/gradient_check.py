@@ -36,8 +36,8 @@ def check_gradients(
     indices in their range, other integers 0; sizes have to be bound for them.
 
     Deviations are relative to the slope, or to the root of the sum of the squares that it is a sum
-    of, where that is larger; what rounding explains does not count. Integers stay as they are, and
-    so does what goes through `stop_gradient`.
+    of, where that is larger, with room for rounding. Integers stay as they are, and so does what
+    goes through `stop_gradient`.
 
     On a kink (relu at 0, the maximum of equal elements) there is no slope to agree with, and a step
     over one shows another. So a gradient is wrong if it deviates for each of several steps, down to
@@ -49,6 +49,8 @@ def check_gradients(
     """
     if isinstance(directions, bool) or not isinstance(directions, int) or directions < 1:
         raise InputError(f"directions = {described(directions)} must be 1 or more")
+    if not (isinstance(tolerance, float | int) and tolerance > 0):
+        raise InputError(f"tolerance = {described(tolerance)} must be a number above 0")
     rng = np.random.default_rng(seed)
     start = point = _Point.of(graph, inputs or {}, wrt, rng)
     how = _How(directions, together, tolerance, rng)
@@ -108,23 +110,19 @@ class _Point:
 
 @dataclass(frozen=True)
 class _Slope:
-    """Of an output along a direction: by a gradient, and by differences.
-
-    `scale` is what a deviation is relative to, `noise` what rounding may add to it.
-    """
+    """Of an output along a direction: by a gradient, and by differences; deviations are relative to
+    `scale`."""
 
     output: str
     names: Sequence[str]
     gradient: float
     difference: float
     scale: float
-    noise: float
 
     @property
     def deviation(self) -> float:
-        """NaN or infinite where one of the numbers is."""
-        beyond = abs(self.gradient - self.difference) - self.noise
-        return 0.0 if beyond <= 0 else beyond / self.scale if self.scale else np.inf
+        """NaN where one of the numbers is, or infinite."""
+        return abs(self.gradient - self.difference) / (self.scale or 1.0)
 
     def __str__(self) -> str:
         names = ", ".join(f"'{name}'" for name in self.names)
@@ -163,7 +161,7 @@ class _How:
         for group in groups:
             for _ in range(self.directions):
                 way = {n: _size(data[n]) * self.rng.standard_normal(data[n].shape) for n in group}
-                found += self._agreed(_steps(fixed, data, way, weights, gradients))
+                found += self._agreed(self._steps(fixed, data, way, weights, gradients))
         return found
 
     def _agreed(self, steps: Iterator[dict[str, _Slope]]) -> Iterator[_Slope]:
@@ -177,32 +175,32 @@ class _How:
                 break
         yield from best.values()
 
+    def _steps(
+        self, graph: Graph, data: Arrays, way: Arrays, weights: Arrays,
+        gradients: Mapping[str, Arrays],
+    ) -> Iterator[dict[str, _Slope]]:  # fmt: skip
+        """The slopes of the outputs one way, for one step after the other."""
+        for step in STEPS:
+            ahead, behind = (
+                interpret(graph, {**data, **{name: data[name] + by * way[name] for name in way}})
+                for by in (step, -step)
+            )
+            with np.errstate(all="ignore"):
+                yield {
+                    name: self._slope(name, weights[name], ahead[name], behind[name], step,
+                                      {of: gradients[name][of] * way[of] for of in way})
+                    for name in weights
+                }  # fmt: skip
 
-def _steps(
-    graph: Graph, data: Arrays, way: Arrays, weights: Arrays, gradients: Mapping[str, Arrays]
-) -> Iterator[dict[str, _Slope]]:
-    """The slopes of the outputs one way, for one step after the other."""
-    for step in STEPS:
-        ahead, behind = (
-            interpret(graph, {**data, **{name: data[name] + by * way[name] for name in way}})
-            for by in (step, -step)
-        )
-        with np.errstate(all="ignore"):
-            yield {
-                name: _slope(name, weights[name], ahead[name], behind[name], step,
-                             {of: gradients[name][of] * way[of] for of in way})
-                for name in weights
-            }  # fmt: skip
-
-
-def _slope(
-    output: str, weight: Array, ahead: Array, behind: Array, step: float, terms: Arrays
-) -> _Slope:
-    gradient = sum(float(term.sum()) for term in terms.values())
-    size = sum(float((term**2).sum()) for term in terms.values()) ** 0.5
-    difference = float((weight * (ahead - behind)).sum()) / (2 * step)
-    noise = NOISE * float(np.abs(weight * ahead).sum()) / step
-    return _Slope(output, tuple(terms), gradient, difference, max(size, abs(difference)), noise)
+    def _slope(
+        self, output: str, weight: Array, ahead: Array, behind: Array, step: float, terms: Arrays
+    ) -> _Slope:
+        gradient = sum(float(term.sum()) for term in terms.values())
+        size = sum(float((term**2).sum()) for term in terms.values()) ** 0.5
+        difference = float((weight * (ahead - behind)).sum()) / (2 * step)
+        noise = NOISE * float(np.abs(weight * ahead).sum()) / step
+        scale = max(size, abs(difference)) + noise / self.tolerance
+        return _Slope(output, tuple(terms), gradient, difference, scale)
 
 
 def _gradients(point: _Point, output: str, weight: Array) -> Arrays:

@@ -140,6 +140,7 @@ def test_small_gradients_beside_large_ones_are_compared_too():
         (lambda: one(ir.ops.Relu(), "f32[N]"), {}, "bind its symbols first"),
         (lambda: one(ir.ops.Relu()), {"inputs": {"z": np.ones(3)}}, "no input 'z'"),
         (lambda: one(ir.ops.Relu()), {"directions": 0}, "directions = 0 must be 1 or more"),
+        (lambda: one(ir.ops.Relu()), {"tolerance": 0}, "tolerance = 0 must be a number above 0"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared_is_refused(make, arguments, message):

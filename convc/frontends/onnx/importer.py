@@ -369,8 +369,8 @@ def opsets_of(imports: Sequence[Any]) -> dict[str, int]:
         hint = "convert the model with onnx.version_converter"
         raise LoadError(f"opset {version} is older than {OLDEST}; {hint}")
     if version > NEWEST:
-        tell(f"opset {version} is newer than {NEWEST}, the newest that is known; operators are taken "
-             f"for what they are in {NEWEST}")  # fmt: skip
+        taken = f"operators are taken for what they are in {NEWEST}"
+        tell(f"opset {version} is newer than {NEWEST}, the newest that is known; {taken}")
     return opsets
 
 

@@ -35,8 +35,7 @@ def _texts(made: Stages, passes: Sequence[Pass], level: int) -> Iterator[str]:
     yield f"# algorithms of {made.graph.name} for {made.target.name}"
     for node, algorithm in made.algorithms.items():
         yield f"{node}: {algorithm.name}"
-    steps = (step for part in made.plan.parts for step in part.program.steps)
-    kernels = {jit.digest(step.kernel): step.kernel for step in steps}
+    kernels = {jit.digest(step.kernel): step.kernel for _, step in made.plan.numbered()}
     for kernel in kernels.values() if level >= 3 else ():
         yield f"# loops of {kernel.name}\n{to_text(kernel)}"
         if level >= 4:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from itertools import product
 from math import prod
 from typing import Any
 
@@ -169,8 +170,14 @@ class Lowering:
             self.kernels[full] = make()
         return self.kernels[full]
 
-    def run(self, kernel: Kernel, *stored: Stored, label: str = "") -> None:
-        """Append a step; the stored values stand for the kernel's parameters, in order."""
+    def run(
+        self, kernel: Kernel, *stored: Stored, label: str = "", over: Sequence[Stored] = ()
+    ) -> None:
+        """Append a step; the stored values stand for the kernel's parameters, in order.
+
+        ``over``: operands that a result of their type and layout may be written over, as the
+        kernel stores each of its elements once, from that element of the operand and no other.
+        """
         if not kernel.body:
             return
         for param, value in zip(kernel.params, stored, strict=True):
@@ -180,7 +187,16 @@ class Lowering:
         slots = tuple(value.slot for value in stored)
         name = self.node.name if self.node else ""
         chosen = label or (self.choices[name].name if self.node else "copy")
-        step = Step(kernel, slots, name, chosen, self._work(kernel, label))
+        places = range(len(stored))
+        pairs = tuple(
+            (operand, result)
+            for operand, result in product(places, places)
+            if stored[operand] in over
+            and kernel.params[result].writable
+            and stored[operand].type == stored[result].type
+            and stored[operand].layout == stored[result].layout
+        )
+        step = Step(kernel, slots, name, chosen, self._work(kernel, label), pairs)
         self.steps.append(step)
         self.written.update(map(self._whole, step.writes))
 

@@ -18,6 +18,7 @@ from math import prod
 import ir
 from convc.backend.target import ITEM_BYTES
 from convc.errors import CapacityError
+from convc.overwriting import in_place
 from convc.program import Program, Slot, Step
 from ir.types import Array
 
@@ -130,8 +131,9 @@ class Plan:
         return alive(self.temporaries.values(), len(self.steps))[: len(self.steps)]
 
 
-def plan(program: Program) -> Plan:
-    """Split the steps of a program, and lay out its memory."""
+def plan(program: Program, overwriting: bool = True) -> Plan:
+    """Split the steps of a program, and lay out its memory; ``overwriting``: results may lie where
+    operands lay."""
     constant = {slot.number for slot in program.slots if slot.role == "constant"}
     prepare: list[Step] = []
     steps: list[Step] = []
@@ -147,8 +149,10 @@ def plan(program: Program) -> Plan:
     constants = in_sequence(program.slots[number] for number in sorted(constant & used))
     passing = [program.slots[number] for number in sorted(constant & once)]
     bound = program.images.bound.values() if program.images else ()
+    if overwriting:
+        steps = list(in_place(program.slots, steps, {*constant, *bound}))
     temporaries = _pack(program.slots, steps, constant, bound)
-    images = plan(program.images.program) if program.images else None
+    images = plan(program.images.program, overwriting) if program.images else None
     return Plan(program, tuple(prepare), tuple(steps), constants, temporaries,
                 in_sequence(passing), images)  # fmt: skip
 

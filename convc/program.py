@@ -35,13 +35,18 @@ class Slot:
 
 @dataclass(frozen=True)
 class Step:
-    """One kernel launch. ``node`` names the graph node it serves, ``work`` its seconds, roughly."""
+    """One kernel launch. ``node`` names the graph node it serves, ``work`` its seconds, roughly.
+
+    ``over``: pairs of an operand and a result, by their places among the slots, of which the one
+    may be written over the other.
+    """
 
     kernel: Kernel
     slots: tuple[int, ...]
     node: str
     algorithm: str
     work: float = 0.0
+    over: tuple[tuple[int, int], ...] = ()
 
     @property
     def parallel(self) -> bool:

@@ -74,7 +74,9 @@ class Pointwise:
         loop = _Loop(site, merged(*boxes))
         loop.declare([value for value, _ in read], written)
         walk(loop.k, loop.boxes[0].extents, site.lanes, loop.element)
-        into.run(loop.k.build(), *(value for value, _ in read), *written)
+        operands = [value for value, _ in read]
+        kept = min(loop.program.results) < loop.program.count  # operands that are results
+        into.run(loop.k.build(), *operands, *written, over=() if kept else operands)
 
 
 class _Loop:

@@ -13,6 +13,7 @@ import ir
 from convc.backend.scratch import scratch_bytes
 from convc.model import Model, Options
 from convc.plan import Plan, alive, in_sequence
+from convc.plan import plan as planned
 from convc.program import Step
 from convc.runtime.executable import Executable
 from convc.tools.accuracy import random_inputs
@@ -35,7 +36,7 @@ class Trial:
         forced = ((self.node.name, algorithm),)
         model = Model(self.graph, replace(self.options, algorithms=forced))
         results = model.run(self.inputs)
-        plan = model.stages().plan
+        plan = planned(model.stages().plan.program, overwriting=False)  # it runs many times
         mine = alone(plan, self.inputs)
         executable = Executable(mine, self.options.target, self.options.threads)
         idle = Executable(Plan(mine.program, (), (), {}, {}, {}), self.options.target, 1)

@@ -3,6 +3,7 @@
 from ir.loops.builder import Buffer, KernelBuilder
 from ir.loops.interpreter import interpret
 from ir.loops.nodes import Affine, Kernel
+from ir.loops.overwrite import overwriting
 from ir.loops.parser import parse
 from ir.loops.text import to_text
 from ir.loops.verify import KernelError, verify
@@ -14,6 +15,7 @@ __all__ = [
     "KernelBuilder",
     "KernelError",
     "interpret",
+    "overwriting",
     "parse",
     "to_text",
     "verify",

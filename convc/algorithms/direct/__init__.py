@@ -244,7 +244,8 @@ def _lower_correlation(
         return k.build()
 
     stored = (source, packed, *extra, result)
-    into.run(into.kernel((form, *site.kind), stored, make), *stored)
+    over = () if form == "planes" else extra  # whose last vectors of a row overlap
+    into.run(into.kernel((form, *site.kind), stored, make), *stored, over=over)
 
 
 def _weight_view(shape: Convolution, packing: Channels, form: Form, lanes: int) -> tuple[int, ...]:

@@ -130,7 +130,7 @@ class Winograd:
             return k.build()
 
         stored = (source, *weights, *extra, result)
-        into.run(into.kernel((self.name, *site.kind), stored, make), *stored)
+        into.run(into.kernel((self.name, *site.kind), stored, make), *stored, over=extra)
 
     def _transformed(self, site: Site, tiling: Tiling, operand: int, into: Lowering) -> Stored:
         """The weights of a tiling, transformed once where they are constant."""

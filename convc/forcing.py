@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import ir
+from convc import answers
 from convc.algorithms import Site
 from convc.backend.target import Target
 from convc.errors import AlgorithmError
@@ -41,7 +42,7 @@ def check_choices(forced: Mapping[str, str], graph: ir.Graph, target: Target) ->
     by_name = {algorithm.name: algorithm for algorithm in algorithms()}
     for name in whole:
         algorithm = by_name[forced[name]]
-        reasons = {node.name: algorithm.supports(Site.of(expanded, node, target))
+        reasons = {node.name: answers.supports(algorithm, Site.of(expanded, node, target))
                    for node in expanded.nodes if _is_part(node.name, name)}  # fmt: skip
         if len(reasons) < 2 or reasons.get(name) is None:
             continue

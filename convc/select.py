@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
-from numbers import Real
 
 import ir
+from convc import answers
 from convc.algorithms import Algorithm, Site, Wish
 from convc.backend.target import Target
 from convc.cost import L3, stream_bytes
@@ -94,38 +94,14 @@ def check_accuracy(accuracy: object) -> None:
 def candidates(site: Site, accuracy: str = "fast") -> Iterator[Candidate]:
     """Every algorithm, applicable or not; ``accuracy="exact"`` allows reordered sums only.
 
-    Raises ``AlgorithmError`` where ``supports`` or ``seconds`` of one gives what it must not.
+    Raises ``AlgorithmError`` where one answers what it must not.
     """
     for algorithm in algorithms():
-        try:
-            reason, seconds = _asked(algorithm, site, accuracy)
-        except Exception as error:
-            error.add_note(f"raised by the algorithm {algorithm.name!r} for {_told(site)}")
-            raise
-        for method, answer, right, wanted in (
-            ("supports", reason, reason is None or isinstance(reason, str), "None or a reason"),
-            ("seconds", seconds, _is_time(seconds), "a number from 0 to infinity"),
-        ):
-            if not right:
-                given = f"{method} of the algorithm {algorithm.name!r} gives {described(answer)}"
-                raise AlgorithmError(f"{_told(site)}: {given}; it must be {wanted}")
+        reason = answers.supports(algorithm, site)
+        if reason is None and accuracy == "exact" and not algorithm.reorders_only:
+            reason = 'changes rounding beyond the order of sums (accuracy="exact")'
+        seconds = answers.seconds(algorithm, site) if reason is None else 0.0
         yield Candidate(algorithm, seconds, reason)
-
-
-def _asked(algorithm: Algorithm, site: Site, accuracy: str) -> tuple[str | None, float]:
-    """Why it does not apply, if so, and the seconds it predicts where it does."""
-    reason = algorithm.supports(site)
-    if reason is None and accuracy == "exact" and not algorithm.reorders_only:
-        reason = 'changes rounding beyond the order of sums (accuracy="exact")'
-    return reason, algorithm.seconds(site) if reason is None else 0.0
-
-
-def _is_time(seconds: object) -> bool:
-    return isinstance(seconds, Real) and not isinstance(seconds, bool) and float(seconds) >= 0
-
-
-def _told(site: Site) -> str:
-    return f"node {site.name!r} ({site.op.name})"
 
 
 def choices(
@@ -178,7 +154,7 @@ def _choices(
         chosen = _choose(site, considered) if name is None else _forced(site, considered, name)
         yield Choice(piece, node, site, considered, chosen, name is not None)
         given = [blocks[name] for name in node.inputs]
-        blocks |= dict.fromkeys(node.outputs, chosen.algorithm.block(site, given))
+        blocks |= dict.fromkeys(node.outputs, answers.block(chosen.algorithm, site, given))
 
 
 @dataclass(frozen=True)
@@ -196,7 +172,8 @@ class _Place:
         1 for any other op."""
         if not isinstance(site.op, Concat):
             return 1.0
-        layout = Layout(algorithm.block(site, [self.blocks[name] for name in self.node.inputs]))
+        given = [self.blocks[name] for name in self.node.inputs]
+        layout = Layout(answers.block(algorithm, site, given))
         sizes = {name: self.graph.types[name].static_nbytes for name in self.node.inputs}
         rest = (sizes[name] for name in self.node.inputs if not self._lies(name, layout))
         total = sum(sizes[name] for name in self.node.inputs)
@@ -210,7 +187,7 @@ class _Place:
 
     def conversions(self, site: Site, algorithm: Algorithm) -> float:
         """Predicted seconds of bringing operands, and the result, into the layouts needed."""
-        wishes = algorithm.wishes(site)
+        wishes = answers.wishes(algorithm, site)
         seconds = sum(
             conversion_seconds(self.graph.types[name])
             for name, wish in zip(self.node.inputs, wishes, strict=True)
@@ -218,7 +195,7 @@ class _Place:
         )
         given = [self.blocks[name] for name in self.node.inputs]
         value = self.node.outputs[0]
-        if algorithm.block(site, given) > 1 and self._plain_wanted(value):
+        if answers.block(algorithm, site, given) > 1 and self._plain_wanted(value):
             seconds += conversion_seconds(self.graph.types[value])
         return seconds
 

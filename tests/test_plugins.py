@@ -8,8 +8,9 @@ import pytest
 
 import convc
 import ir
-from convc import plugins
-from convc.algorithms import Direct
+from convc import answers, plugins
+from convc.algorithms import Direct, Site, Wish
+from convc.backend.target import target_named
 from convc.errors import AlgorithmError
 from convc.plugins import algorithms, plug_ins, register, source_of
 from tests.cli.commands import status
@@ -156,11 +157,11 @@ def test_an_exception_names_the_algorithm_and_the_node(monkeypatch):
     forget()
 
 
-@pytest.mark.parametrize("method", ["supports", "seconds"])
+@pytest.mark.parametrize("method", ["supports", "seconds", "block", "wishes"])
 def test_an_exception_of_the_choice_names_the_algorithm_too(method, monkeypatch):
     monkeypatch.setattr(plugins, "_registered", {})
     own = Own("own")
-    setattr(own, method, lambda site: {}["missing"])
+    setattr(own, method, lambda *asked: {}["missing"])
     register(own)
     with pytest.raises(KeyError, match="missing") as raised:
         convc.compile(graph(), 1).stages()
@@ -177,16 +178,64 @@ def test_an_exception_of_the_choice_names_the_algorithm_too(method, monkeypatch)
         ("seconds", "1", "gives '1'; it must be a number from 0"),
         ("seconds", float("nan"), "gives nan; it must be a number from 0"),
         ("seconds", -1.0, r"gives -1\.0; it must be a number from 0"),
+        ("block", 0, "gives 0; it must be a number of channels from 1"),
+        ("block", "16", "gives '16'; it must be a number of channels"),
+        ("block", True, "gives True; it must be a number of channels"),
+        ("block", 1.0, r"gives 1\.0; it must be a number of channels"),
+        ("wishes", None, "gives None; it must be a tuple with a Wish for each of the 2 operands"),
+        ("wishes", Wish(), r"gives a value of type Wish; .* for each of the 2 operands"),
+        ("wishes", (Wish(),), r"gives \(Wish\(.*\)\); .* for each of the 2 operands"),
+        ("wishes", (Wish(), 1), r"gives \(Wish\(.*\), 1\); it must be a tuple with a Wish"),
+        ("wishes", (Wish(), Wish(())), ".*: blocks from 1, and a halo"),
+        ("wishes", (Wish(), Wish((0,))), ".*: blocks from 1, and a halo"),
+        ("wishes", (Wish(), Wish(1)), ".*: blocks from 1, and a halo"),
+        ("wishes", (Wish((1,), ((1, 1),)), Wish()), ".* a pair from 0 for each spatial axis"),
+        ("wishes", (Wish((1,), ((1, -1), (0, 0))), Wish()), ".* a pair from 0 for each"),
+        ("wishes", (Wish((1,), (1, 1)), Wish()), ".* a pair from 0 for each"),
     ],
 )
 def test_answers_that_no_choice_can_use_name_the_algorithm(method, answer, message, monkeypatch):
     monkeypatch.setattr(plugins, "_registered", {})
     own = Own("own")
-    setattr(own, method, lambda site: answer)
+    setattr(own, method, lambda *asked: answer)
     register(own)
     where = rf"node 'y' \(conv\): {method} of the algorithm 'own' {message}"
     with pytest.raises(AlgorithmError, match=where):
         convc.compile(graph(), 1).stages()
+    forget()
+
+
+@pytest.mark.parametrize("answer", [None, -1e-6, float("inf"), float("nan"), "1e-6", True])
+def test_what_cannot_be_promised_names_the_algorithm(answer, monkeypatch, tmp_path, capsys):
+    """Where results are compared: by ``convc check`` too."""
+    monkeypatch.setattr(plugins, "_registered", {})
+    own = Own("own")
+    own.tolerance = lambda site: answer
+    register(own)
+    site = Site.of(graph(), graph().nodes[0], target_named())
+    message = rf"node 'y' \(conv\): tolerance of the algorithm 'own' gives {answer!r}; it must be"
+    with pytest.raises(AlgorithmError, match=message):
+        answers.tolerance(own, site)
+    graph().save(tmp_path / "one.ir")
+    assert status("check", tmp_path / "one.ir", "--algorithm", "y=own") == 2
+    assert "tolerance of the algorithm 'own'" in capsys.readouterr().err
+    forget()
+
+
+def test_an_answer_about_a_part_of_a_composite_op_is_checked_too(monkeypatch):
+    monkeypatch.setattr(plugins, "_registered", {})
+    b = ir.Builder("tiled")
+    w = b.weight("w", np.ones((3, 2, 3, 3, 2, 1), np.float32))
+    b.output("y", b.tiled_conv(b.input("x", "f32[1, 2, 12, 12]"), w, name="tc"))
+    own = Own("own")
+    own.supports = lambda site: True
+    register(own)
+    with pytest.raises(AlgorithmError, match=r"supports of the algorithm 'own' gives True"):
+        convc.compile(b.build(), algorithms={"tc": "own"})
+    own.supports = lambda site: {}["missing"]
+    with pytest.raises(KeyError) as raised:
+        convc.compile(b.build(), algorithms={"tc": "own"})
+    assert "raised by the algorithm 'own' for node 'tc" in raised.value.__notes__[0]
     forget()
 
 

@@ -10,6 +10,7 @@ import numpy as np
 
 import convc
 import ir
+from convc import answers
 from convc.backend.target import Target, target_named
 from convc.passes import Pass, run_passes
 from convc.select import Choice, choices
@@ -147,7 +148,7 @@ def _check_node(
         one, threads, algorithms={node.name: algorithm.name}, target=target.name, passes=()
     )
     if tolerance is None:
-        tolerance = algorithm.tolerance(choice.site)
+        tolerance = answers.tolerance(algorithm, choice.site)
     checks: list[Accuracy] = []
     for image in range(choice.piece.images or 1):
         operands = _operands(one, reference, image)

@@ -9,6 +9,7 @@ from math import inf
 from textwrap import shorten
 
 import ir
+from convc import answers
 from convc.algorithms import Algorithm
 from convc.errors import InputError
 from convc.lowering import Lowering
@@ -239,7 +240,7 @@ def _weighed(
     remark = room if isinstance(room, str) else _remark(choice, candidate, chosen)
     return Weighed(
         algorithm.name, True, chosen, remark, candidate.seconds, candidate.conversions, measured,
-        None if isinstance(room, str) else room, algorithm.tolerance(choice.site), rate,
+        None if isinstance(room, str) else room, answers.tolerance(algorithm, choice.site), rate,
         rate / peak if rate and peak and measured else None,
     )  # fmt: skip
 

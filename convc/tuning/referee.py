@@ -9,6 +9,7 @@ import numpy as np
 
 import ir
 from convc.algorithms import Algorithm, Site
+from convc.answers import tolerance
 from convc.tools.accuracy import accuracy, magnitudes, peak
 
 Array: TypeAlias = "np.ndarray[Any, Any]"
@@ -45,10 +46,10 @@ class Referee:
 
     def _agree(self, one: Algorithm, ones: Results, other: Algorithm, others: Results) -> bool:
         """By less than both promise, as the largest result is at most what a sum adds up."""
-        tolerance = one.tolerance(self._site) + other.tolerance(self._site)
+        allowed = sum(tolerance(each, self._site) for each in (one, other))
         return all(
             accuracy(ones[name], np.asarray(others[name], np.float64),
-                     tolerance * peak(others[name])).passed
+                     allowed * peak(others[name])).passed
             for name in self._node.outputs
         )  # fmt: skip
 
@@ -61,8 +62,8 @@ class Referee:
 
     def _right(self, algorithm: Algorithm, results: Results) -> bool:
         assert self._exact is not None
-        tolerance = algorithm.tolerance(self._site)
+        allowed = tolerance(algorithm, self._site)
         return all(
-            accuracy(results[name], exact, tolerance * self._scale[name]).passed
+            accuracy(results[name], exact, allowed * self._scale[name]).passed
             for name, exact in self._exact.items()
         )

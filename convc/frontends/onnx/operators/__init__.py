@@ -6,6 +6,7 @@ from convc.frontends.onnx.call import Emit
 from convc.frontends.onnx.operators.activation import ACTIVATIONS
 from convc.frontends.onnx.operators.border import BORDERS
 from convc.frontends.onnx.operators.conv import CONVOLUTIONS
+from convc.frontends.onnx.operators.einsum import SUMS_OF_PRODUCTS
 from convc.frontends.onnx.operators.elementwise import ELEMENTWISE
 from convc.frontends.onnx.operators.index import INDEXED
 from convc.frontends.onnx.operators.linear import PRODUCTS
@@ -23,6 +24,7 @@ OPERATORS: dict[str, Emit] = {
     **CONVOLUTIONS,
     **POOLS,
     **PRODUCTS,
+    **SUMS_OF_PRODUCTS,
     **ACTIVATIONS,
     **ELEMENTWISE,
     **NORMS,

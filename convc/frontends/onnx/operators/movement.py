@@ -11,9 +11,11 @@ import numpy as np
 import ir
 from convc.frontends.onnx.call import Call, Emit, Known, Live, Result, axis_of, fixed, listed
 from convc.frontends.onnx.errors import NodeError
+from convc.frontends.onnx.sizes import number, numbered
 from convc.frontends.onnx.slices import Cut, cuts
 from convc.frontends.onnx.symbolic import undecided
 from ir.dims import Dim, divide, product
+from ir.types import Array, DType
 
 
 def truthful(emit: Callable[[Call], Result | Sequence[Result]]) -> Emit:
@@ -199,6 +201,41 @@ def _backwards(n: Call, x: ir.Value, axis: int, cut: Cut) -> ir.Value:
     return x if step == -1 else n.b.slice(x, {axis: (None, None, -step)})
 
 
+def _triangle(n: Call) -> Result:
+    """One triangle of each matrix, from a diagonal on; whatever lies beyond it is 0."""
+    shape, operand = n.shape(), n.operand(0)
+    if len(shape) < 2:
+        raise NodeError(f"({', '.join(map(str, shape))}) is no matrix")
+    shift, upper = n.number(1, "k") if n.has(1) else 0, n.attributes.flag("upper", True)
+    if isinstance(operand, Known):
+        array = operand.array
+        return np.where(_inside(array.shape[-2:], shift, upper), array, np.zeros(1, array.dtype))
+    x = operand.value
+    kind = x.dtype if x.dtype.is_float else DType.FLOAT32
+    if all(isinstance(extent, int) for extent in shape[-2:]):
+        sizes = fixed(shape[-2:])
+        n.budget(math.prod(sizes) * kind.itemsize)
+        inside = n.b.weight(n.b.fresh("triangle"), _inside(sizes, shift, upper).astype(kind.numpy))
+    else:
+        inside = n.b.cast(_inside_any(n.b, shape[-2:], shift, upper), kind)
+    zero = n.b.weight(n.b.fresh("zero"), np.zeros((), x.dtype.numpy))
+    return n.b.where(inside, x, zero)
+
+
+def _inside(sizes: Sequence[int], shift: float, upper: bool) -> Array:
+    """Whether an element of a matrix lies on the diagonal or on the side that is kept."""
+    away = np.arange(sizes[1]) - np.arange(sizes[0])[:, None]
+    return away >= shift if upper else away <= shift
+
+
+def _inside_any(b: ir.Builder, sizes: Sequence[Dim], shift: float, upper: bool) -> ir.Value:
+    """The same, 1 or 0, for symbolic sizes."""
+    rows, columns = (numbered(b, number(b, 0), number(b, 1), size) for size in sizes)
+    away = b.sub(columns, b.reshape(rows, (sizes[0], 1)))
+    limit = number(b, int(shift))
+    return b.greater_equal(away, limit) if upper else b.greater_equal(limit, away)
+
+
 MOVEMENTS: dict[str, Emit] = {
     name: truthful(emit)
     for name, emit in {
@@ -212,5 +249,6 @@ MOVEMENTS: dict[str, Emit] = {
         "Concat": _concat,
         "Split": _split,
         "Slice": _slice,
+        "Trilu": _triangle,
     }.items()
 }

@@ -27,14 +27,14 @@ def in_place(
     kernels: dict[tuple[int, Over], Kernel] = {}
     made = []
     for number, step in enumerate(steps):
-        here = replace(step, slots=tuple(lies.get(slot, slot) for slot in step.slots), over=())
+        here = replace(step, slots=tuple(lies.get(slot, slot) for slot in step.slots))
         ending = {slot for slot in here.slots if last[slot] == number} & free
         over = tuple(_pairs(here.slots, step.over, ending, new))
         for operand, result in over:
             lies[here.slots[result]] = here.slots[operand]
             last[here.slots[operand]] = last[here.slots[result]]
         new.difference_update(here.slots)
-        made.append(_over(here, over, kernels) if over else here)
+        made.append(_over(here, over, kernels))
     return tuple(made)
 
 
@@ -54,11 +54,14 @@ def _pairs(
 
 def _over(step: Step, over: Over, kernels: dict[tuple[int, Over], Kernel]) -> Step:
     """The step without the operands, whose slots are those of the results."""
+    if not over:
+        return replace(step, over=())
     key = id(step.kernel), over
     if key not in kernels:
         names = [param.name for param in step.kernel.params]
         kernels[key] = overwriting(step.kernel, {names[i]: names[j] for i, j in over})
     lies_in = {result: step.slots[operand] for operand, result in over}
-    gone = {operand for operand, _ in over}
-    slots = (lies_in.get(i, slot) for i, slot in enumerate(step.slots) if i not in gone)
-    return replace(step, kernel=kernels[key], slots=tuple(slots))
+    left = [place for place in range(len(step.slots)) if place not in dict(over)]
+    slots = tuple(lies_in.get(place, step.slots[place]) for place in left)
+    both = tuple((left.index(result), left.index(result)) for result in lies_in)
+    return replace(step, kernel=kernels[key], slots=slots, over=both)

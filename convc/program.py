@@ -38,7 +38,7 @@ class Step:
     """One kernel launch. ``node`` names the graph node it serves, ``work`` its seconds, roughly.
 
     ``over``: pairs of an operand and a result, by their places among the slots, of which the one
-    may be written over the other.
+    may be written over the other; where both are in the same place, it is.
     """
 
     kernel: Kernel
@@ -55,8 +55,9 @@ class Step:
 
     @property
     def reads(self) -> tuple[int, ...]:
-        pairs = zip(self.kernel.params, self.slots, strict=True)
-        return tuple(slot for param, slot in pairs if not param.writable)
+        over = {operand for operand, result in self.over if operand == result}
+        pairs = enumerate(zip(self.kernel.params, self.slots, strict=True))
+        return tuple(slot for at, (param, slot) in pairs if at in over or not param.writable)
 
     @property
     def writes(self) -> tuple[int, ...]:

@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import convc
 import ir
-from convc.errors import InputError
+from convc.errors import CapacityError, InputError
+from convc.images import pieces
 from convc.model import renamed
-from convc.passes import optimised
-from convc.tools import arguments
+from convc.passes import Pass, optimised
+from convc.settings import default_threads, usable_threads
+from convc.tools import arguments, memory
 from convc.tools.accuracy import Accuracy, random_inputs
 from convc.tools.arguments import Array
 from convc.tools.blas import one_thread
 from convc.tools.labels import images_note, often
 from convc.tools.options import How, add_options, how, of_graph
 from convc.tools.progress import Progress
-from convc.tools.table import json_text, table
+from convc.tools.table import json_text, nbytes, table
 from convc.tools.verification import NodeCheck, OutputCheck, check_graph, check_nodes, guilty_pass
 from ir.errors import GradientError, GraphError, did_you_mean
 
@@ -32,6 +34,16 @@ as its algorithm promises. Then the whole model is compiled and compared, and bo
 the gradients of all float inputs and weights. Exit status 1, with the worst op named, when
 something differs."""
 EXAMPLE = "  convc check lenet.ir --sizes N=4\n  convc check lenet.ir --input x=images.npy"
+
+
+@dataclass(frozen=True)
+class Task:
+    """A graph to check, as it is and as the passes leave it, and of the latter, which nodes."""
+
+    name: str
+    graph: ir.Graph
+    better: ir.Graph
+    nodes: list[ir.Node]
 
 
 @dataclass(frozen=True)
@@ -87,13 +99,13 @@ def run(args: argparse.Namespace) -> int:
     graph = arguments.bound(graph, [_implied(graph, given), *args.sizes], 2)
     gradients, missing = _gradients(graph, args.gradients)
     chosen = how(args)
-    _check_forced(chosen, [graph] if gradients is None else [graph, gradients])
+    graphs = {"forward": graph} | ({} if gradients is None else {"gradients": gradients})
+    _check_forced(chosen, list(graphs.values()))
+    tasks = list(_tasks(graphs, chosen["passes"]))
+    _check_memory(tasks, args)
     progress = Progress()
     with one_thread():
-        sections = [_section("forward", graph, given, args, chosen, progress)]
-        if gradients is not None:
-            known = optimised(graph, chosen["passes"]).nodes
-            sections.append(_section("gradients", gradients, given, args, chosen, progress, known))
+        sections = [_section(task, given, args, chosen, progress) for task in tasks]
     progress.done("checked")
     passed = all(check.passed for section in sections for check in section.checks)
     if args.json:
@@ -135,16 +147,40 @@ def _check_forced(chosen: How, graphs: Sequence[ir.Graph]) -> None:
         raise InputError(f"--algorithm: no node '{name}'{did_you_mean(name, names)}")
 
 
+def _tasks(graphs: Mapping[str, ir.Graph], passes: Sequence[Pass]) -> Iterator[Task]:
+    """Each graph; its nodes only where they are not checked in one before it already."""
+    known: list[ir.Node] = []
+    for name, graph in graphs.items():
+        better = optimised(graph, passes)
+        yield Task(name, graph, better, [node for node in better.nodes if node not in known])
+        known += better.nodes
+
+
+def _check_memory(tasks: Sequence[Task], args: argparse.Namespace) -> None:
+    """Raise ``CapacityError`` where a check would take more memory than there is."""
+    threads = usable_threads(args.threads or default_threads())
+    have = memory.available_bytes()
+    for task in tasks:
+        parts = pieces(task.better, args.by_image, threads)
+        need = max(memory.comparing_bytes(ir.expand(task.graph)),
+                   memory.checking_bytes(task.better, parts))  # fmt: skip
+        if need > have:
+            others = ["smaller --sizes, as in N=1", "--no-gradients" * (task is not tasks[0])]
+            raise CapacityError(
+                f"checking {task.name} of graph '{task.graph.name}' takes about {nbytes(need)} of "
+                f"memory, with values in float64, and {nbytes(have)} are free\n"
+                f"try {' or '.join(filter(None, others))}"
+            )
+
+
 def _section(
-    name: str, graph: ir.Graph, given: Mapping[str, Array], args: argparse.Namespace,
-    chosen: How, progress: Progress, known: Sequence[ir.Node] = (),
+    task: Task, given: Mapping[str, Array], args: argparse.Namespace, chosen: How,
+    progress: Progress,
 ) -> Section:  # fmt: skip
-    """Check a graph; its nodes only where they are not ``known`` to be checked already."""
+    name, graph, better = task.name, task.graph, task.better
     inputs = {**random_inputs(graph, args.seed), **given}
     ir.check_inputs(graph, inputs)
     passes = chosen["passes"]
-    better = optimised(graph, passes)
-    nodes = [node for node in better.nodes if node not in known]
     forced = of_graph(chosen["algorithms"], graph, passes)
     same: dict[str, Any] = {
         "target": args.target,
@@ -158,9 +194,9 @@ def _section(
     right = all(check.passed for check in outputs)
     guilty = None if right else guilty_pass(graph, inputs, passes, outputs)
     forced = renamed(forced, graph, better)
-    progress.update(f"{name}: each of {len(nodes)} ops alone")
+    progress.update(f"{name}: each of {len(task.nodes)} ops alone")
     each = progress if progress.terminal else None
-    checks = check_nodes(better, inputs, nodes=nodes, algorithms=forced, progress=each, **same)
+    checks = check_nodes(better, inputs, nodes=task.nodes, algorithms=forced, progress=each, **same)
     return Section(name, checks, outputs, guilty)
 
 

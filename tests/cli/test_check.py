@@ -2,6 +2,7 @@
 
 import json
 import re
+import tracemalloc
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,8 +10,10 @@ import pytest
 
 import convc
 import ir
+from convc import images
 from convc.algorithms import bodies
-from convc.tools import accuracy, blas, verification
+from convc.passes import optimised
+from convc.tools import accuracy, arguments, blas, memory, verification
 from ir.loops.nodes import Const
 from tests.cli.commands import network, refused, status
 
@@ -211,3 +214,50 @@ def test_another_library_than_openblas_is_left_alone(monkeypatch):
     monkeypatch.setattr(blas, "_library", lambda: None)
     with blas.one_thread():
         pass
+
+
+def test_check_refuses_before_any_work_what_does_not_fit_into_memory(model, capsys, monkeypatch):
+    said = refused(capsys, "check", model, "--sizes", "N=100000000")
+    assert "GiB of memory, with values in float64" in said
+    assert "try smaller --sizes, as in N=1" in said and "--no-gradients" not in said
+    graph = network().bind({"N": 4000})
+    forward, both = (memory.comparing_bytes(each) for each in (graph, ir.vjp(graph, ["x"])))
+    monkeypatch.setattr(memory, "available_bytes", lambda: (forward + both) // 2)
+    assert status("check", model, "--sizes", "N=4000") == 2
+    said = capsys.readouterr()
+    assert "checking gradients of graph 'network'" in said.err and "--no-gradients" in said.err
+    assert not said.out and "the whole model" not in said.err
+
+
+@pytest.mark.parametrize("gradients", [False, True])
+def test_the_memory_that_checking_takes_is_known_before(gradients):
+    graph = network().bind({"N": 5000})
+    graph = ir.vjp(graph, arguments.gradient_names(graph)) if gradients else graph
+    better, inputs = optimised(graph), accuracy.random_inputs(graph)
+
+    def traced(call, *args, **more):
+        tracemalloc.start()
+        try:
+            call(*args, **more)
+            return tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+
+    took = traced(ir.interpret, graph, inputs, "float64")
+    assert took / 2 < memory.comparing_bytes(ir.expand(graph)) - memory.COMPILING < 3 * took
+    took = traced(verification.check_nodes, better, inputs, threads=1)
+    parts = images.pieces(better, True, 1)
+    assert took / 2 < memory.checking_bytes(better, parts) - memory.COMPILING < 3 * took
+
+
+def test_a_limit_of_the_control_group_counts(tmp_path, monkeypatch):
+    monkeypatch.setattr(memory, "CGROUP", tmp_path)
+    free = memory.available_bytes()
+    assert 0 < free <= memory.total_bytes() and memory.limit_bytes() is None
+    (tmp_path / "memory.max").write_text("max\n")
+    assert memory.limit_bytes() is None
+    (tmp_path / "memory.max").write_text("5000000\n")
+    (tmp_path / "memory.current").write_text("3000000\n")
+    assert memory.available_bytes() == 2000000
+    (tmp_path / "memory.stat").write_text("anon 1000000\nfile 2000000\n")
+    assert memory.available_bytes() == 4000000

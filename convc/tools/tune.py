@@ -25,6 +25,7 @@ from convc.tuning import BUDGET
 from convc.tuning.database import Database, database, measured
 from convc.tuning.records import Context, read_lines, signature, to_lines
 from convc.tuning.tuner import Outcome, tune
+from ir.names import printable
 
 DESCRIPTION = """\
 Measure how long each algorithm takes for each op of MODEL that leaves a choice: alone, on random
@@ -209,9 +210,10 @@ def _text(lines: Sequence[Line], outcome: Outcome, store: Database) -> str:
     parts += images_note((line.images for line in lines), "times are of one image, the sum of all")
     parts.append(_total(lines))
     if outcome.left:
-        parts.append(f"no time left for: {', '.join(outcome.left)} (run again, or --budget)")
-    parts += [f"WRONG: node '{node}': {name} differs from float64 by more than it promises"
-              for node, name in outcome.wrong]  # fmt: skip
+        names = printable(", ".join(outcome.left))
+        parts.append(f"no time left for: {names} (run again, or --budget)")
+    parts += [f"WRONG: node '{printable(node)}': {name} differs from float64 by more than it "
+              "promises" for node, name in outcome.wrong]  # fmt: skip
     return "\n".join([*parts, f"database {store}"])
 
 

@@ -12,7 +12,7 @@ import numpy as np
 from ir.dims import Dim
 from ir.errors import AttributeValueError, Error, GraphError, ShapeError, did_you_mean
 from ir.graph import Graph, Node, weight_type
-from ir.names import check_name
+from ir.names import check_name, written
 from ir.op import Op
 from ir.ops import arithmetic, functions, pointwise
 from ir.types import Array, DType, TensorType, described
@@ -219,7 +219,7 @@ def naming(op: str, *operands: Value) -> Iterator[None]:
 
 
 def _call(op: str, operands: Sequence[Value]) -> str:
-    return f"{op}({', '.join(f'%{value.name}: {value.type}' for value in operands)})"
+    return f"{op}({', '.join(f'%{written(value.name)}: {value.type}' for value in operands)})"
 
 
 def items(what: str, value: Sequence[Item]) -> tuple[Item, ...]:

@@ -122,3 +122,9 @@ def test_the_longest_name_that_fits_is_the_input(tmp_path):
     arrays = [f"--input=a={tmp_path / 'b=c.npy'}", f"--input=a=b={tmp_path / 'c.npy'}"]
     assert status("run", tmp_path / "two.ir", *arrays, "--output", tmp_path) == 0
     assert np.load(tmp_path / "y.npy") == [-2]
+
+
+def test_what_tuning_says_is_lines(odd, capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("CONVC_CACHE", str(tmp_path / "cache"))
+    assert status("tune", odd[1], "--budget", 0.01, "--threads", 1) == 0
+    assert " database " in printed(capsys).replace("\n", " ")

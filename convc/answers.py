@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from math import isfinite
 from numbers import Integral, Real
 from typing import Any, cast
 
-from convc.algorithms import Algorithm, Site, Wish
+import ir
+from convc.algorithms import ALGORITHMS, Algorithm, Site, Wish
 from convc.errors import AlgorithmError
+from convc.program import Slot
+from ir.loops import Kernel, KernelError, verify
+from ir.ops import Elementwise, Fused
 from ir.types import described
 
+OPS = frozenset(ir.OPS)
 WISHED = ("a tuple with a Wish for each of the {} operands: blocks from 1, and a halo, empty or of "
           "a pair from 0 for each spatial axis")  # fmt: skip
 
@@ -57,6 +62,40 @@ def wishes(algorithm: Algorithm, site: Site) -> tuple[Wish, ...]:
     right = right and all(map(_is_wish, found, (type.rank for type in site.inputs)))
     _check(algorithm, "wishes", site, found, right, WISHED.format(len(site.inputs)))
     return tuple(found)
+
+
+def check_run(
+    node: ir.Node, algorithm: Algorithm, kernel: Kernel, slots: Sequence[Slot],
+    operands: Mapping[int, str],
+) -> None:  # fmt: skip
+    """Raise ``AlgorithmError`` unless a kernel of an algorithm can run on these slots, and writes
+    none of the ``operands``; ``KernelError`` for loops that are wrong, where they are of others."""
+    of = f"{node}: the algorithm {algorithm.name!r} runs the kernel {kernel.name!r} on"
+    if len(slots) != len(kernel.params):
+        raise AlgorithmError(f"{of} {len(slots)} values; it has {len(kernel.params)} parameters")
+    for param, slot in zip(kernel.params, slots, strict=True):
+        if (param.dtype, param.size) != (slot.dtype, slot.size):
+            given = f"{slot.name!r}, {slot.size} elements of {slot.dtype} in memory"
+            raise AlgorithmError(f"{of} {given}; its parameter {param.name!r} is "
+                                 f"{param.dtype}{list(param.shape)}")  # fmt: skip
+        if param.writable and slot.number in operands:
+            raise AlgorithmError(
+                f"{of} its operand {operands[slot.number]!r}, and writes it; others read it too: "
+                "declare it with k.read, and write to what into.write or into.temporary gives"
+            )
+    if algorithm not in ALGORITHMS or not {type(op) for op in _parts(node.op)} <= OPS:
+        try:
+            verify(kernel)
+        except KernelError as error:
+            raise error.within(f"{node}: the algorithm {algorithm.name!r}") from None
+
+
+def _parts(op: ir.Op) -> Iterator[ir.Op]:
+    """An op, and those that it was fused of."""
+    yield op
+    fused = (op.root, *op.epilogue) if isinstance(op, Fused) else ()
+    for part in (step for step, _ in op.steps) if isinstance(op, Elementwise) else fused:
+        yield from _parts(part)
 
 
 def _asked(algorithm: Algorithm, method: str, site: Site, *more: object) -> Any:

@@ -18,6 +18,7 @@ import numpy as np
 import ir
 from convc.algorithms.base import Algorithm, Site, Wish
 from convc.algorithms.convert import convert_kernel, copy_kernel
+from convc.answers import check_run
 from convc.backend.target import Target
 from convc.errors import AlgorithmError
 from convc.joining import apart, delivered, parts, together
@@ -180,12 +181,11 @@ class Lowering:
         """
         if not kernel.body:
             return
-        for param, value in zip(kernel.params, stored, strict=True):
-            slot = self.slots[value.slot]
-            assert param.dtype == slot.dtype, (kernel.name, param, slot)
-            assert param.size == slot.size, (kernel.name, param, slot)
         slots = tuple(value.slot for value in stored)
         name = self.node.name if self.node else ""
+        if self.node is not None:
+            used = [self.slots[number] for number in slots]
+            check_run(self.node, self.choices[name], kernel, used, self._operands(self.node))
         chosen = label or (self.choices[name].name if self.node else "copy")
         places = range(len(stored))
         pairs = tuple(
@@ -199,6 +199,12 @@ class Lowering:
         step = Step(kernel, slots, name, chosen, self._work(kernel, label), pairs)
         self.steps.append(step)
         self.written.update(map(self._whole, step.writes))
+
+    def _operands(self, node: ir.Node) -> dict[int, str]:
+        """The slots where the operands of a node lie, converted ones too, with their names."""
+        copies = [(room, key) for key, room in self.derived.items() if key[1] == "layout"]
+        lies = {room.slot: str(key[0]) for room, key in copies if key[0] in node.inputs}
+        return lies | {self.stored[value].slot: value for value in node.inputs}
 
     # -- layouts ---------------------------------------------------------------------------
 

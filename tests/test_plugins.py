@@ -10,9 +10,11 @@ import convc
 import ir
 from convc import answers, plugins
 from convc.algorithms import Direct, Site, Wish
+from convc.algorithms.movement import PlainData
 from convc.backend.target import target_named
 from convc.errors import AlgorithmError
 from convc.plugins import algorithms, plug_ins, register, source_of
+from ir.loops import KernelBuilder
 from tests.cli.commands import status
 
 MODULE = """
@@ -246,6 +248,60 @@ def test_any_real_number_will_do_as_a_prediction(seconds, monkeypatch):
     own.seconds = lambda site: seconds
     register(own)
     assert convc.compile(graph(), 1).stages().algorithms["y"].name == "own"
+    forget()
+
+
+class Loops(PlainData):
+    """Stores to an operand and the result, declared as the test says."""
+
+    name = "loops"
+
+    def __init__(self, declare, given):
+        self.declare, self.given = declare, given
+
+    def supports(self, site):
+        return None if site.op.name == "reverse" else "only for reverse"
+
+    def lower(self, site, into):
+        operand, result = into.read(0), into.write()
+        k = KernelBuilder("own")
+        x, y = self.declare(k, site.shape(0), site.result)
+        with k.loop("i", min(x.shape[0], y.shape[0]), "parallel") as i:
+            k.store(x[i, 0, 0, 0], k.constant(0.0, x.dtype))
+            k.store(y[i, 0, 0, 0], x[i, 0, 0, 0])
+        into.run(k.build(), *self.given(operand, result))
+
+
+def twice(k, shape, result):
+    return k.write("x", "f32", shape), k.write("y", "f32", result)
+
+
+@pytest.mark.parametrize(
+    ("declare", "given", "message"),
+    [
+        (twice, lambda x, y: (x, y), "on its operand 'a', and writes it; others read it too: "),
+        (lambda k, a, b: (k.read("x", "f32", a), k.write("y", "f32", b)), lambda x, y: (x, y),
+         r"'loops': kernel own: store to x: the parameter is read-only"),
+        (twice, lambda x, y: (y,), "on 1 values; it has 2 parameters"),
+        (lambda k, a, b: (k.write("x", "f32", (2, 1, 1, 1)), k.write("y", "f32", b)),
+         lambda x, y: (y, x), r"memory; its parameter 'x' is f32\[2, 1, 1, 1\]"),
+        (lambda k, a, b: (k.write("x", "f64", a), k.write("y", "f64", b)), lambda x, y: (y, y),
+         "elements of f32 in memory; its parameter 'x' is f64"),
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("before", ["input", "plain", "blocks"])
+def test_loops_that_are_wrong_name_the_algorithm(declare, given, message, before, monkeypatch):
+    """An operand is not written: whether it is the caller's, or somebody else's, or a copy."""
+    monkeypatch.setattr(plugins, "_registered", {})
+    register(Loops(declare, given))
+    b = ir.Builder("reversed")
+    a = b.input("x" if before != "input" else "a", "f32[3, 16, 8, 8]")
+    if before != "input":
+        a = b.tanh(a, name="a") if before == "plain" else b.max_pool(a, 3, 1, pad=1, name="a")
+    b.output("y", b.reverse(a, (1,), name="y"))
+    b.output("z", b.max_pool(a, 2, name="z"))
+    with pytest.raises(ir.Error, match=rf"^node 'y' \(reverse\): the algorithm .*{message}"):
+        convc.compile(b.build(), algorithms={"y": "loops"})
     forget()
 
 

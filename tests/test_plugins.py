@@ -2,6 +2,7 @@
 
 import logging
 import sys
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -10,11 +11,13 @@ import convc
 import ir
 from convc import answers, plugins
 from convc.algorithms import Direct, Site, Wish
+from convc.algorithms.bodies import BODIES
 from convc.algorithms.movement import PlainData
 from convc.backend.target import target_named
 from convc.errors import AlgorithmError
 from convc.plugins import algorithms, plug_ins, register, source_of
 from ir.loops import KernelBuilder
+from ir.loops.nodes import Const
 from tests.cli.commands import status
 
 MODULE = """
@@ -318,3 +321,48 @@ def test_a_digest_tells_apart_the_sources_of_algorithms(package):
     source_of.cache_clear()
     file.write_text(MODULE + "# another\n")
     assert source_of("mine") != before[0] and source_of("direct") == before[1]
+
+
+@dataclass(frozen=True)
+class Twice(ir.ops.pointwise.Unary):
+    name = "twice"
+    formula = "y = 2x"
+
+    def of(self, x):
+        return 2 * x
+
+    def derivative(self, b, x, y, g):
+        return g * 2.0
+
+
+@pytest.mark.parametrize(
+    ("entry", "message"),
+    [
+        (lambda op, dtype, x: None, r"of Twice in BODIES gives None; it must give an expression"),
+        (lambda op, dtype, x: 2.0, r"of Twice in BODIES gives 2\.0; it must give an expression"),
+        (lambda op, dtype, x: x, r"gives a value of type list; it must give an expression"),
+        (lambda op, dtype, x: x[0] * Const(2.0, "f64"), r"kernel \w+: mul\(f32, f64\) is not def"),
+        (lambda op, dtype, x: Const(2.0, "i64"), r"kernel \w+: store to .*: i64 into f32"),
+    ],
+)
+@pytest.mark.parametrize("where", ["alone", "chain", "epilogue"])
+def test_an_entry_for_an_op_that_is_no_expression_is_named(entry, message, where, monkeypatch):
+    monkeypatch.setitem(BODIES, Twice, entry)
+    b = ir.Builder("entry")
+    x = b.input("x", "f32[1, 3, 8, 9]")
+    w = b.weight("w", np.ones((4, 3, 3, 3), np.float32))
+    x = x if where == "alone" else b.tanh(x) if where == "chain" else b.conv(x, w)
+    b.output("y", b.apply(Twice(), x, name="y"))
+    whose = r"^node '[\w.]+' \((twice|elementwise|fused)\): "
+    with pytest.raises(ir.Error, match=f"{whose}.*{message}"):
+        convc.compile(b.build())
+
+
+def test_an_exception_of_an_entry_names_the_op(monkeypatch):
+    monkeypatch.setitem(BODIES, Twice, lambda op, dtype, x: x[1])
+    b = ir.Builder("entry")
+    b.output("y", b.apply(Twice(), b.input("x", "f32[5]"), name="y"))
+    with pytest.raises(IndexError) as raised:
+        convc.compile(b.build())
+    note = "raised by the entry of Twice in BODIES for node 'y' (twice)"
+    assert raised.value.__notes__[0] == note

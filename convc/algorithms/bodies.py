@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import ir
+from convc.errors import AlgorithmError
 from ir.loops.builder import call, fma, select
 from ir.loops.nodes import Const, Expr, Scalar
 from ir.numeric import GOLDEN
@@ -55,8 +56,27 @@ from ir.ops import (
     Where,
 )
 from ir.ops.activations import CUBIC, ROOT
+from ir.types import described
 
 Body = Callable[[Any, Scalar, Sequence[Expr]], Expr]  # op, type of the first operand, operands
+
+
+def body(node: str, op: ir.Op, dtype: Scalar, operands: Sequence[Expr]) -> Expr:
+    """What the entry of an op in ``BODIES`` gives; ``AlgorithmError`` where it is no expression.
+
+    A note says which entry raised what it raises, for which node.
+    """
+    entry = f"the entry of {type(op).__name__} in BODIES"
+    try:
+        found: object = BODIES[type(op)](op, dtype, operands)
+    except Exception as error:
+        error.add_note(f"raised by {entry} for node {node!r} ({op.name})")
+        raise
+    if not isinstance(found, Expr):
+        wanted = "an expression (ir.loops.nodes.Expr) of those of the operands"
+        raise AlgorithmError(f"node {node!r} ({op.name}): {entry} gives {described(found)}; it "
+                             f"must give {wanted}")  # fmt: skip
+    return found
 
 
 def relu(op: ir.Op, dtype: Scalar, args: Sequence[Expr]) -> Expr:

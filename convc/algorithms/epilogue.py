@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import ir
 from convc.algorithms.base import AS_PLAIN, Site, Wish
-from convc.algorithms.bodies import BODIES
+from convc.algorithms.bodies import body
 from convc.algorithms.convert import channel_vector_kernel
 from ir.loops import Affine, KernelBuilder
 from ir.loops.nodes import Expr, Index
@@ -79,7 +79,7 @@ class Epilogue:
                 args = [value]
                 if operand is not None:
                     args.insert(1 - running_operand(op), operand(at))
-                value = BODIES[type(op)](op, self.site.dtype, args)
+                value = body(self.site.name, op, self.site.dtype, args)
             return value
 
         return finish

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import ir
 from convc.algorithms.base import AS_PLAIN, Site, Wish
-from convc.algorithms.bodies import BODIES
+from convc.algorithms.bodies import BODIES, body
 from convc.algorithms.convert import convert_kernel
 from convc.algorithms.strided import Box, fill, halo_of, merged, walk
 from convc.layout import Layout
@@ -108,7 +108,7 @@ class _Loop:
             if isinstance(op, Uniform):
                 operands.append(Position(places.at(at)))
             dtype = types[args[0]] if args else self.site.dtype
-            value = BODIES[type(op)](op, dtype, operands)
+            value = body(self.site.name, op, dtype, operands)
             if len(self.program.steps) > 1:
                 kept = self.k.local("t", self.site.dtype, (self.site.lanes,))
                 self.k.store(kept[lane], value)

@@ -9,13 +9,14 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import NoReturn, Protocol
 
 import convc
 import ir
 from convc import settings
 from convc.__main__ import INTERRUPTED
+from convc.backend.target import check_runnable, target_named
 from convc.tools import bench, cache, check, convert, demo, doctor, profile, run, show, tune, why
 from convc.tools import compile as compile_tool
 from convc.tools.arguments import Subparsers
@@ -26,6 +27,7 @@ Compile convolutional networks to native code, and look inside: convc COMMAND --
 
 exit status: 0 success, 1 a check failed, 2 bad input (one line on standard error says what)"""
 BAD_INPUT, BROKEN_PIPE = 2, 141
+OWN_OPTIONS = ("-h", "--help", "--version")
 LEVELS = ("debug", "info", "warning", "error")
 
 
@@ -86,12 +88,35 @@ def _dispatch(argv: Sequence[str] | None) -> int:
     subparsers = parser.add_subparsers(metavar="COMMAND", required=True)
     for tool in TOOLS:
         tool.add_parser(subparsers)
-    words = list(sys.argv[1:] if argv is None else argv)
+    words = _command_first(sys.argv[1:] if argv is None else argv, subparsers.choices)
     command = subparsers.choices.get(words[0]) if words else None
     # intermixed: options may stand between the positional arguments
     args = command.parse_intermixed_args(words[1:]) if command else parser.parse_args(words)
+    if args.run is not doctor.run:  # which reports what is wrong with them
+        _check_settings(args)
     status: int = args.run(args)
     return status
+
+
+def _command_first(words: Sequence[str], commands: Collection[str]) -> list[str]:
+    """The words with the options before the command, if there are any, behind the others."""
+    place = next((place for place, word in enumerate(words) if word in commands), 0)
+    if place and words[0].startswith("-") and words[0] not in OWN_OPTIONS:
+        return [*words[place:], *words[:place]]
+    return list(words)
+
+
+def _check_settings(args: argparse.Namespace) -> None:
+    """Raise ``InputError`` or ``TargetError`` for an environment variable or a target that cannot
+    be used, before anything is done."""
+    for variable in settings.VARIABLES:
+        variable.number()
+    given = getattr(args, "target", None)
+    native = getattr(args, "native", False) or getattr(args, "measure", False)
+    if native or given or os.environ.get("CONVC_TARGET"):
+        target = target_named(given)
+        if native:
+            check_runnable(target)
 
 
 def _new_line() -> str:

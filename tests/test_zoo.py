@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -182,3 +184,18 @@ def test_the_arena_is_hardly_larger_than_what_is_alive_at_once(name: str) -> Non
 def test_a_name_without_the_prefix_is_recognised(capsys: pytest.CaptureFixture[str]) -> None:
     assert "did you mean 'zoo:lenet'?" in refused(capsys, "show", "lenet")
     assert "did you mean" not in refused(capsys, "show", "mynet")
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ((3,), "the name of a network, such as 'lenet'; got 3"),
+        ((None,), "the name of a network, such as 'lenet'; got None"),
+        (("lenet", 2.5), "the batch, a whole number or a symbol such as 'N'; got 2.5"),
+        (("lenet", 1, "x"), "the seed, a whole number from 0 on; got 'x'"),
+        (("lenet", 1, -1), "the seed, a whole number from 0 on; got -1"),
+    ],
+)
+def test_arguments_of_other_types_are_refused(given, told):
+    with pytest.raises(convc.Error, match=f"zoo.build takes {re.escape(told)}"):
+        zoo.build(*given)

@@ -87,6 +87,13 @@ def add_output(parser: argparse.ArgumentParser, text: str, default: str | None =
     )  # fmt: skip
 
 
+def add_gradients(parser: argparse.ArgumentParser) -> None:
+    """``--gradients``, as ``with_gradients`` of ``convc.tools.compile`` takes them."""
+    parser.add_argument("--gradients", action="store_true",
+                        help="the gradients of all float inputs and weights too (default: no)",
+                        )  # fmt: skip
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``--json``."""
     parser.add_argument("--json", action="store_true", help="print JSON instead of text")

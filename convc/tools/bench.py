@@ -90,7 +90,7 @@ def add_parser(subparsers: Subparsers) -> None:
                         "or families (default: all)")  # fmt: skip
     _add_layer_arguments(parser)
     add_passes(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, native=True)
 
 
 def _add_layer_arguments(parser: argparse.ArgumentParser) -> None:

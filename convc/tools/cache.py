@@ -9,7 +9,7 @@ from convc.errors import InputError
 from convc.tools import arguments
 from convc.tools.arguments import Subparsers
 from convc.tools.table import json_text, pairs
-from convc.tuning.database import database
+from convc.tuning.database import Database, database
 
 DESCRIPTION = """\
 Print where compiled code and measured times are kept, and how much of them there is. Code is kept
@@ -26,7 +26,7 @@ def add_parser(subparsers: Subparsers) -> None:
     )
     parser.add_argument("--clear", action="store_true",
                         help="remove the compiled code; measured times stay")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print JSON instead of text")
+    arguments.add_json(parser)
     parser.set_defaults(run=run)
 
 
@@ -41,8 +41,17 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         sizes = sum(size for _, size, _ in listed)
         folder = str(kept.folder) if kept else None
-        print(json_text({"folder": folder, "kernels": len(listed), "bytes": sizes}))
+        code = {"folder": folder, "kernels": len(listed), "bytes": sizes}
+        limit, times = kept.limit if kept else 0, _measured(database())
+        print(json_text({**code, "limit_bytes": limit, "measured_times": times}))
         return 0
-    code = str(kept) if kept else "none (CONVC_CACHE=off or CONVC_CACHE_MIB=0)"
-    print(pairs([("compiled code", code), ("measured times", str(database()))]))
+    shown = str(kept) if kept else "none (CONVC_CACHE=off or CONVC_CACHE_MIB=0)"
+    print(pairs([("compiled code", shown), ("measured times", str(database()))]))
     return 0
+
+
+def _measured(times: Database) -> dict[str, object]:
+    """For JSON: where measured times are, how many, and what is wrong with them."""
+    count = len(times.rows())  # before the problem: reading finds it
+    return {"file": None if times.path is None else str(times.path), "measurements": count,
+            "problem": times.problem}  # fmt: skip

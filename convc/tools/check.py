@@ -75,7 +75,8 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
                         help="of the random inputs (default: 0)")  # fmt: skip
     arguments.add_sizes(parser, 2)
     parser.add_argument("--gradients", action=argparse.BooleanOptionalAction,
-                        help="also check gradients (default: where the model has any)")  # fmt: skip
+                        help="check the gradients of all float inputs and weights too "
+                        "(default: where the model has any)")  # fmt: skip
     parser.add_argument(
         "--tolerance", metavar="X", type=float,
         help="largest error allowed for every op and output, relative to its largest magnitude "
@@ -84,7 +85,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     )  # fmt: skip
     arguments.add_json(parser)
     add_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, native=True)
 
 
 def run(args: argparse.Namespace) -> int:

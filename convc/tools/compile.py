@@ -10,13 +10,15 @@ from pathlib import Path
 import ir
 from convc.backend.aot import Argument, arguments, c_name, header, object_code, workspace_bytes
 from convc.backend.target import available, target_named
-from convc.errors import TargetError
+from convc.errors import InputError, TargetError
 from convc.frontends import load
 from convc.model import Options, Stages, stages
 from convc.passes import PIPELINE, Pass
 from convc.runtime.part import Prepared
 from convc.tools.arguments import (
     Subparsers,
+    add_gradients,
+    add_json,
     add_model,
     add_output,
     add_sizes,
@@ -25,6 +27,7 @@ from convc.tools.arguments import (
     new_parser,
 )
 from convc.tools.options import add_options, how
+from convc.tools.table import json_text
 
 
 @dataclass(frozen=True)
@@ -54,8 +57,9 @@ def add_parser(subparsers: Subparsers) -> None:
     add_output(parser, "folder for the two files, made if it lacks")
     parser.add_argument("--name", metavar="NAME", type=_identifier,
                         help="prefix of symbol and files (default: the graph's name)")  # fmt: skip
-    parser.add_argument("--gradients", action="store_true", help="compile the gradients too")
+    add_gradients(parser)
     add_sizes(parser, 1)
+    add_json(parser)
     add_options(parser, threads=False)
     parser.set_defaults(run=run)
 
@@ -68,6 +72,12 @@ def run(args: argparse.Namespace) -> int:
     graph = bound(graph, args.sizes, 1)
     written = compile_object(graph, args.output, args.name, **how(args))
     size = written.object_file.stat().st_size
+    if args.json:
+        print(json_text({
+            "object": str(written.object_file), "bytes": size, "symbol": written.symbol,
+            "header": str(written.header_file), "workspace_bytes": written.workspace_bytes,
+        }))  # fmt: skip
+        return 0
     print(f"{written.object_file}  {size:,} bytes, defines {written.symbol}")
     print(f"{written.header_file}  workspace {written.workspace_bytes:,} bytes")
     return 0
@@ -82,8 +92,14 @@ def _identifier(text: str) -> str:
 
 
 def with_gradients(graph: ir.Graph) -> ir.Graph:
-    """The graph with the gradients of all its float inputs and weights, under a name of its own."""
-    return replace(ir.vjp(graph, gradient_names(graph)), name=f"{graph.name}_gradients")
+    """The graph with the gradients of all its float inputs and weights, under a name of its own.
+
+    Raises ``InputError`` where it has none.
+    """
+    names = gradient_names(graph)
+    if not names:
+        raise InputError(f"--gradients: graph '{graph.name}' has no float inputs or weights")
+    return replace(ir.vjp(graph, names), name=f"{graph.name}_gradients")
 
 
 def compile_object(

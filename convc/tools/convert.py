@@ -27,9 +27,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     arguments.add_model(parser)
     parser.add_argument("--output", "-o", metavar="FILE", type=Path, required=True,
                         help="the file to write, FILE.ir or FILE.onnx")  # fmt: skip
-    parser.add_argument("--gradients", action="store_true",
-                        help="also take the gradients of the outputs and give those of the float "
-                        "inputs and weights")  # fmt: skip
+    arguments.add_gradients(parser)
     arguments.add_sizes(parser, None)
     parser.set_defaults(run=run)
 

@@ -80,7 +80,7 @@ def add_parser(subparsers: Subparsers) -> None:
     add_threads(parser)
     add_target(parser)
     add_json(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, native=True)
 
 
 def run(args: argparse.Namespace) -> int:

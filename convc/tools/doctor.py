@@ -8,7 +8,6 @@ import platform
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -20,7 +19,7 @@ from convc import settings
 from convc.backend.objects import objects
 from convc.backend.target import REQUIRED, available, host_features, target_named
 from convc.plugins import plug_ins
-from convc.tools import arguments
+from convc.tools import arguments, memory
 from convc.tools.accuracy import random_inputs
 from convc.tools.peers.packages import INSTALL
 from convc.tools.table import json_text, nbytes, pairs, table
@@ -104,8 +103,10 @@ def _version(package: str) -> str | None:
 
 def _extras() -> Facts:
     """Each optional package, and each that only ``convc bench --vs`` uses; none is imported."""
-    installs = {package: f'pip install "convc[{extra}]"'
-                for extra, packages in EXTRAS.items() for package in packages}  # fmt: skip
+    installs = dict[str, str]()
+    for extra, packages in EXTRAS.items():  # the first that has a package is the smallest
+        for package in packages:
+            installs.setdefault(package, f'pip install "convc[{extra}]"')
     ways = INSTALL | installs
     return {package: _installed(package, install) for package, install in ways.items()}
 
@@ -171,16 +172,12 @@ def _or_problem(get: Callable[[], int]) -> int | str:
 
 
 def _memory() -> Facts:
-    lines: Facts = {}
-    for what, name in (("of the machine", "SC_PHYS_PAGES"), ("free", "SC_AVPHYS_PAGES")):
-        if name in os.sysconf_names:
-            lines[what] = nbytes(os.sysconf(name) * os.sysconf("SC_PAGE_SIZE"))
-    try:
-        limit = Path("/sys/fs/cgroup/memory.max").read_text().strip()
-        lines["limit by control group"] = nbytes(int(limit)) if limit != "max" else "none"
-    except (OSError, ValueError):
-        pass
-    return lines
+    limit = memory.limit_bytes()
+    return {
+        "of the machine": nbytes(memory.total_bytes()),
+        "available": nbytes(memory.available_bytes()),
+        "limit by control group": "none" if limit is None else nbytes(limit),
+    }
 
 
 def _self_test(target: str) -> Facts:

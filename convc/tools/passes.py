@@ -36,8 +36,7 @@ def passes_of(args: argparse.Namespace) -> tuple[Pass, ...]:
     left_out = _items(args.without)
     for name in left_out:
         if name not in names:
-            hint = did_you_mean(name, names) or f"; they are {', '.join(names) or NONE}"
-            raise InputError(f"--without {name}: no such pass would run{hint}")
+            raise InputError(f"--without {name}: no such pass would run{_hint(name, names)}")
     return tuple(each for each in wanted if name_of(each) not in left_out)
 
 
@@ -54,10 +53,18 @@ def _named(item: str) -> Sequence[Pass]:
     if colon:
         return (_from_file(Path(file), function),)
     if item not in BUILT_IN:
-        names = (DEFAULT, NONE, *BUILT_IN)
-        hint = did_you_mean(item, names) or "; for a pass of your own write FILE.py:FUNCTION"
-        raise InputError(f"--passes: no pass {item!r}{hint}")
+        hint = _hint(item, (DEFAULT, NONE, *BUILT_IN))
+        own = "for a pass of your own write FILE.py:FUNCTION"
+        raise InputError(f"--passes: no pass {item!r}{hint}; {own}")
     return (BUILT_IN[item],)
+
+
+def _hint(name: str, known: Sequence[str]) -> str:
+    """The nearest of the known names, or those that contain it, or all."""
+    parts = " or ".join(f"'{each}'" for each in known if len(name) > 2 and name.lower() in each)
+    containing = f"; did you mean {parts}?" if parts else ""
+    listed = f"; they are {', '.join(known) or NONE}"
+    return did_you_mean(name.lower(), known) or containing or listed
 
 
 def _from_file(file: Path, function: str) -> Pass:

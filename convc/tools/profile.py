@@ -19,6 +19,7 @@ from convc.model import Model, Stages
 from convc.program import Step
 from convc.tools import arguments
 from convc.tools.accuracy import random_inputs
+from convc.tools.compile import with_gradients
 from convc.tools.labels import images_note, often, op_label
 from convc.tools.options import add_options, how
 from convc.tools.table import json_text, nbytes, seconds, table
@@ -132,8 +133,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     )
     arguments.add_model(parser)
     arguments.add_sizes(parser, 1)
-    parser.add_argument("--gradients", action="store_true",
-                        help="the gradients of all float inputs and weights too")  # fmt: skip
+    arguments.add_gradients(parser)
     parser.add_argument("--runs", metavar="N", type=arguments.positive, default=20,
                         help="how often the model is run (default: 20)")  # fmt: skip
     parser.add_argument("--trace", metavar="FILE", type=Path,
@@ -143,14 +143,14 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
                         help="of calls of the whole model (default: 1)")  # fmt: skip
     arguments.add_json(parser)
     add_options(parser, threads=False)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, native=True)
 
 
 def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     graph = convc.load(args.model)
     if args.gradients:
-        graph = ir.vjp(graph, arguments.gradient_names(graph))
+        graph = with_gradients(graph)
     graph = arguments.bound(graph, args.sizes, 1)
     target = target_named(args.target)
     model = convc.compile(graph, args.threads, **how(args))

@@ -33,7 +33,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     arguments.add_output(parser, "folder for the outputs, made if it lacks: DIR/<output>.npy")
     arguments.add_json(parser)
     add_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, native=True)
 
 
 def run(args: argparse.Namespace) -> int:

@@ -23,6 +23,7 @@ from convc.plan import Placed, Plan
 from convc.program import Step
 from convc.select import candidates
 from convc.tools import arguments, plotting, show_ops, show_passes, show_plot
+from convc.tools.compile import with_gradients
 from convc.tools.labels import images_note, often, op_label, steps_notes, unknown_node
 from convc.tools.options import add_options, options_of
 from convc.tools.table import nbytes, pairs, seconds, table
@@ -108,8 +109,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     parser.add_argument("--node", metavar="NAME",
                         help="only this node (not with --at graph, passes)")  # fmt: skip
     arguments.add_sizes(parser, 1)
-    parser.add_argument("--gradients", action="store_true",
-                        help="show the gradients of all float weights too")  # fmt: skip
+    arguments.add_gradients(parser)
     parser.add_argument("--diff", action=argparse.BooleanOptionalAction, default=True,
                         help="print what a pass changed (default: yes)")  # fmt: skip
     parser.add_argument("--plot", metavar="FILE", type=Path,
@@ -134,10 +134,7 @@ def run(args: argparse.Namespace) -> int:
         plotting.check(args.plot)
     graph = convc.load(args.model)
     if args.gradients:
-        weights = [name for name in graph.weights if graph.types[name].dtype.is_float]
-        if not weights:
-            raise InputError(f"--gradients: graph '{graph.name}' has no float weights")
-        graph = ir.vjp(graph, weights)
+        graph = with_gradients(graph)
     if args.sizes or args.at != "graph":
         graph = arguments.bound(graph, args.sizes, 1)
     view = View(graph, options_of(args), args.node, args.diff)

@@ -36,7 +36,8 @@ version of convc and source of the algorithm. What is known is not measured agai
 an interrupt loses nothing.
 
 The results of the algorithms are compared first; one that computes wrong numbers is never chosen.
-Exit status 1 when there is one. Without MODEL, only --import and --export are done."""
+Exit status 1 when there is one, or one that fails; the others are measured all the same.
+Without MODEL, only --import and --export are done."""
 EXAMPLE = """\
   convc tune resnet.ir --sizes N=8 --budget 120
   convc tune lenet.ir --gradients --export lenet.jsonl
@@ -83,8 +84,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     arguments.add_model(parser, optional=True)
     arguments.add_sizes(parser, 1)
     add_budget(parser)
-    parser.add_argument("--gradients", action="store_true",
-                        help="the gradients of all float inputs and weights too")  # fmt: skip
+    arguments.add_gradients(parser)
     parser.add_argument("--again", action="store_true", help="measure also what is known")
     parser.add_argument("--export", metavar="FILE", type=Path,
                         help="then write the times of MODEL's ops, of all if none is given, as "
@@ -134,13 +134,13 @@ def run(args: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         progress.done("what has been measured is kept")
         raise
-    progress.done(f"{outcome.measured} measurements")
+    progress.done(f"{outcome.measured} measurement{'s' * (outcome.measured != 1)}")
     better = optimised(graph, options.passes)
     _export(args, store, better)
     forced = renamed(dict(options.algorithms), graph, better)
     lines = list(_lines(better, options, forced))
     print(_json(lines, outcome, store, options) if args.json else _text(lines, outcome, store))
-    return 1 if outcome.wrong else 0
+    return 1 if outcome.wrong or outcome.broken else 0
 
 
 def prepared(args: argparse.Namespace) -> ir.Graph:
@@ -196,8 +196,11 @@ def _json(lines: Sequence[Line], outcome: Outcome, store: Database, options: Opt
     context = asdict(Context.of(options.target, options.threads))
     nodes = [{**asdict(line), "speedup": line.speedup} for line in lines]
     wrong = [{"node": node, "algorithm": name} for node, name in outcome.wrong]
+    broken = [{"node": node, "algorithm": name, "error": error}
+              for node, name, error in outcome.broken]  # fmt: skip
     return json_text({"database": str(store), **context, "measured": outcome.measured,
-                      "nodes": nodes, "wrong": wrong, "left": outcome.left})  # fmt: skip
+                      "nodes": nodes, "wrong": wrong, "broken": broken,
+                      "left": outcome.left})  # fmt: skip
 
 
 def _text(lines: Sequence[Line], outcome: Outcome, store: Database) -> str:

@@ -23,7 +23,7 @@ from convc.tools.options import add_options, options_of
 from convc.tools.progress import Progress
 from convc.tools.table import json_text, nbytes, seconds, table
 from convc.tools.timing import peak_rate
-from convc.tools.tune import add_budget, check_measurable, prepared
+from convc.tools.tune import add_budget, prepared
 from convc.tools.verification import one_node
 from convc.tuning.database import Database
 from convc.tuning.records import REFUSED, Context, Times
@@ -121,8 +121,7 @@ def add_parser(subparsers: arguments.Subparsers) -> None:
     arguments.add_model(parser)
     parser.add_argument("node", metavar="NODE", nargs="?", help="only this node, or its parts")
     arguments.add_sizes(parser, 1)
-    parser.add_argument("--gradients", action="store_true",
-                        help="the gradients of all float inputs and weights too")  # fmt: skip
+    arguments.add_gradients(parser)
     parser.add_argument("--measure", action="store_true",
                         help="measure the algorithms now, and this machine's limit; the database "
                         "stays as it is")  # fmt: skip
@@ -136,8 +135,6 @@ def run(args: argparse.Namespace) -> int:
     """Do it; the exit status."""
     graph = prepared(args)
     options = options_of(args)
-    if args.measure:
-        check_measurable(options)
     better = optimised(graph, options.passes)
     nodes = better.nodes if args.node is None else _wanted(args.node, graph, better)
     fresh = _measured(better, nodes, options, args.budget) if args.measure else {}

@@ -16,6 +16,7 @@ from convc.zoo.plain import alexnet, lenet, squeezenet, vgg16
 from convc.zoo.residual import densenet121, mobilenetv2, resnet18, resnet50
 from convc.zoo.shapes import autoencoder, c3d, tcn, unet
 from ir.errors import did_you_mean
+from ir.types import described
 
 Network = Callable[[Net, int | str], None]
 NETWORKS: dict[str, Network] = {
@@ -33,8 +34,16 @@ NAMES = tuple(NETWORKS)
 def build(name: str, batch: int | str = 1, seed: int = 0) -> ir.Graph:
     """A network in float32: input ``x``, one output. ``batch`` may be a symbol such as "N".
 
-    Raises ``InputError`` for a name that is none of ``NAMES``.
+    Raises ``InputError`` for a name that is none of ``NAMES``, and arguments of other types.
     """
+    wanted = {
+        "name of a network, such as 'lenet'": (name, isinstance(name, str)),
+        "batch, a whole number or a symbol such as 'N'": (batch, isinstance(batch, int | str)),
+        "seed, a whole number from 0 on": (seed, isinstance(seed, int) and seed >= 0),
+    }
+    for what, (given, fits) in wanted.items():
+        if not fits:
+            raise InputError(f"zoo.build takes the {what}; got {described(given)}")
     if name not in NETWORKS:
         hint = did_you_mean(name, NAMES) or f"; there are {', '.join(NAMES)}"
         raise InputError(f"no network {name!r} in the zoo{hint}")

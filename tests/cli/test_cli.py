@@ -1,5 +1,6 @@
 """The command line as a whole: help, errors, interrupts."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ import pytest
 import convc
 import ir
 from convc import cli
+from convc.backend.objects import objects
+from convc.backend.target import TARGETS, available
 from convc.tools import bench, demo
 from tests.cli.commands import refused, status
 
@@ -193,15 +196,58 @@ def test_a_traceback_is_shown_on_demand(tmp_path, capsys, monkeypatch):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_an_error_is_told_with_a_wrong_setting_too(tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv("CONVC_DEBUG", "loud")
-    assert "no such file" in refused(capsys, "show", tmp_path / "none.ir")
+SETTINGS = {
+    "CONVC_DEBUG": ("loud", "CONVC_DEBUG='loud' must be a whole number from 0 to 5"),
+    "CONVC_NUM_THREADS": ("0", "CONVC_NUM_THREADS='0' must be a whole number from 1"),
+    "CONVC_CACHE_MIB": ("much", "CONVC_CACHE_MIB='much' must be a whole number from 0"),
+    "CONVC_TARGET": ("abacus", "unknown target 'abacus' in CONVC_TARGET"),
+}
+CALLS = {command: (command, "none.ir") for command in ("check", "show", "why", "tune", "profile")}
+CALLS |= {command: (command, "none.ir", "--output", "out")
+          for command in ("run", "compile", "convert")}  # fmt: skip
+CALLS |= {"bench": ("bench", "overhead"), "cache": ("cache",), "demo": ("demo",)}
 
 
-def test_a_wrong_setting_is_named(model, capsys, monkeypatch):
-    monkeypatch.setenv("CONVC_DEBUG", "loud")
-    said = refused(capsys, "show", model, "--at", "plan")
-    assert "CONVC_DEBUG='loud' must be a whole number from 0 to 5" in said
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_wrong_setting_is_named_before_anything_is_done(name, capsys, monkeypatch):
+    value, told = SETTINGS[name]
+    monkeypatch.setenv(name, value)
+    for argv in CALLS.values():
+        assert status(*argv) == 2
+        said = capsys.readouterr()
+        assert not said.out
+        assert said.err.startswith(f"convc: error: {told}")
+
+
+@pytest.mark.parametrize("command", ["run", "check", "profile", "bench", "demo"])
+def test_a_target_of_other_machines_is_refused_before_anything_is_done(
+    command, capsys, monkeypatch
+):
+    (other, *_) = set(TARGETS) - set(available())
+    monkeypatch.setenv("CONVC_TARGET", other)
+    assert status(*CALLS[command]) == 2
+    said = capsys.readouterr()
+    assert not said.out
+    assert said.err.startswith(f"convc: error: code for {other} does not run on this machine")
+
+
+def test_code_for_other_machines_can_be_looked_at(model, capsys):
+    (other, *_) = set(TARGETS) - set(available())
+    assert status("show", model, "--at", "plan", "--target", other) == 0
+    assert status("why", model, "conv1", "--target", other) == 0
+    capsys.readouterr()
+    assert other in refused(capsys, "why", "none.ir", "conv1", "--target", other, "--measure")
+
+
+def test_options_may_stand_before_the_command(model, capsys):
+    assert status("--target", "plain", "why", model, "relu1", "--json") == 0
+    right = capsys.readouterr().out
+    assert status("--json", "--target=plain", "why", model, "relu1") == 0
+    assert right == capsys.readouterr().out != ""
+    assert "see convc --help" in refused(capsys, "--json", "fly")
+    assert "invalid choice" in refused(capsys, model, "show")
+    assert status("--version", "show") == 0
+    assert convc.__version__ in capsys.readouterr().out
 
 
 def test_an_extent_has_one_size(capsys):
@@ -210,6 +256,38 @@ def test_an_extent_has_one_size(capsys):
 
 
 # ---------------------------------------------------------------- compile, demo
+
+
+def test_compile_prints_json_of_what_it_has_written(model, tmp_path, capsys):
+    argv = ["compile", model, "-o", tmp_path, "--sizes", "N=2"]
+    assert status(*argv) == 0
+    text = capsys.readouterr().out
+    assert status(*argv, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert Path(found["object"]).stat().st_size == found["bytes"]
+    assert found["symbol"] == "network_run"
+    assert f"{found['symbol']}(" in Path(found["header"]).read_text()
+    for value in (found["object"], found["header"], found["symbol"],
+                  f"{found['bytes']:,}", f"{found['workspace_bytes']:,}"):  # fmt: skip
+        assert value in text
+
+
+def test_the_json_of_the_cache_has_the_measured_times(capsys, monkeypatch, tmp_path):
+    monkeypatch.setenv("CONVC_CACHE", str(tmp_path))
+    monkeypatch.setenv("CONVC_CACHE_MIB", "7")
+    argv = ("tune", "zoo:lenet", "--budget", "2", "--threads", "1")
+    assert status(*argv) == 0
+    capsys.readouterr()
+    assert status("cache") == 0
+    text = capsys.readouterr().out
+    assert status("cache", "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["folder"], found["limit_bytes"]) == (str(objects().folder), 7 << 20)
+    times = found["measured_times"]
+    assert times["measurements"] > 0 and times["problem"] is None
+    assert Path(times["file"]).parent == tmp_path
+    assert f"{times['file']}: {times['measurements']} measurements" in text
+    assert f"{found['kernels']} kernels" in text
 
 
 def test_compile_writes_into_a_folder(model, tmp_path, capsys):

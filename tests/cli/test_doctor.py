@@ -83,7 +83,8 @@ def test_doctor_lists_packages_that_are_there_or_how_to_get_them(monkeypatch):
     assert found["rich"] == "14.1"
     assert found["matplotlib"] == "installed"
     assert found["openvino"] == "2026.4, which lacks its module"
-    assert found["onnx"].startswith('not installed: pip install "convc[')
+    assert found["onnx"] == 'not installed: pip install "convc[onnx]"'
+    assert found["onnxruntime"] == 'not installed: pip install "convc[bench]"'
     assert found["torch"].startswith("not installed: pip install torch")
 
 

@@ -83,3 +83,37 @@ def test_profile_calls_the_whole_model_on_so_many_threads(model, capsys, monkeyp
     assert (found["threads"], found["peak"], found["whole_peak"]) == (2, 1e12, 2e12)
     assert status("profile", model, "--runs", "1") == 0
     assert "a call, threads: 1," in capsys.readouterr().out
+
+
+GRADIENTS = {
+    "check": ("--json",),
+    "show": ("--at", "algorithms"),
+    "why": ("--json",),
+    "tune": ("--budget", "0", "--json"),
+    "profile": ("--runs", "1", "--json"),
+}
+
+
+@pytest.mark.parametrize("command", GRADIENTS)
+def test_gradients_are_of_all_float_inputs_and_weights(command, model, capsys):
+    def said(*more):
+        assert status(command, model, *GRADIENTS[command], *more) == 0
+        return capsys.readouterr().out
+
+    both = said("--gradients")  # conv_input_grad is of x alone
+    assert "conv_input_grad" in both and "conv_weight_grad" in both
+    assert ("conv_weight_grad" in said()) == (command == "check")
+    assert status(command, "--help") == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "the gradients of all float inputs and weights too (default: " in told
+
+
+@pytest.mark.parametrize("command", ["compile", "convert"])
+def test_what_is_written_has_the_same_gradients(command, model, tmp_path, capsys):
+    out = {"compile": tmp_path, "convert": tmp_path / "network_gradients.ir"}
+    assert status(command, model, "--gradients", "--output", out[command]) == 0
+    suffix = {"compile": ".h", "convert": ".ir"}[command]
+    written = (tmp_path / f"network_gradients{suffix}").read_text()
+    for name in ("x", "conv1.weight", "conv1.bias", "dense.weight"):
+        name = name.replace(".", "_") if command == "compile" else name
+        assert f"grad_{name}" in written

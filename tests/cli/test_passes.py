@@ -88,6 +88,12 @@ def test_what_is_no_pass_is_refused(model, mine, capsys):
         return refused(capsys, "show", model, "--at", "passes", *more)
 
     assert "did you mean 'simplify'" in said("--passes", "simplfy")
+    assert "did you mean 'fold_affine'" in said("--passes", "default,Fold-Afine")
+    assert "'fuse_epilogues' or 'fuse_elementwise'?" in said("--passes", "fuse")
+    assert "'fuse_epilogues' or 'fuse_elementwise'?" in said("--without", "fuse")
+    assert "they are default, none, remove_dead_code" in said("--passes", "vectorise")
+    assert "FILE.py:FUNCTION" in said("--passes", "vectorise")
+    assert "they are simplify" in said("--passes", "simplify", "--without", "vectorise")
     assert "no such file" in said("--passes", "nowhere.py:mine")
     assert "there are no_relus, nothing" in said("--passes", f"{mine}:absent")
     assert "must end in .py" in said("--passes", f"{model}:mine")

@@ -175,10 +175,11 @@ def test_an_unknown_node_is_refused_before_anything_is_printed(model, capsys):
 def test_show_refuses_what_it_cannot_show(model, tmp_path, capsys):
     assert "'pool1'?" in refused(capsys, "show", model, "--at", "plan", "--node", "pool")
     assert "--node" in refused(capsys, "show", model, "--node", "pool1")
-    b = ir.Builder("free")
-    b.output("y", b.relu(b.input("x", "f32[N, H]")))
-    b.build().save(tmp_path / "free.ir")
-    assert "no float weights" in refused(capsys, "show", tmp_path / "free.ir", "--gradients")
+    b = ir.Builder("whole")
+    b.output("y", b.transpose(b.input("x", "i64[N, H]"), (1, 0)))
+    b.build().save(tmp_path / "whole.ir")
+    said = refused(capsys, "show", tmp_path / "whole.ir", "--gradients")
+    assert "graph 'whole' has no float inputs or weights" in said
 
 
 def test_sizes_that_do_not_fit_are_named(tmp_path, capsys):

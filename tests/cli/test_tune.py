@@ -120,6 +120,48 @@ def test_wrong_numbers_are_a_failed_check(model, capsys, monkeypatch):
     assert "WRONG: node 'relu1': cheat" in capsys.readouterr().out
 
 
+class Broken(Direct):
+    """Fails for one of two ops."""
+
+    def __init__(self):
+        super().__init__("plain")
+        self.name = "broken"
+
+    def lower(self, site, into):
+        if site.op.name == "conv":
+            raise ValueError("no such axis")
+        super().lower(site, into)
+
+
+def test_an_algorithm_that_fails_is_a_failed_check_and_others_are_measured(
+    model, capsys, monkeypatch
+):
+    every = (*selection.algorithms(), Broken())
+    monkeypatch.setattr(selection, "algorithms", lambda: every)
+    assert status("tune", model, "--threads", "1", "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["broken"][0]["algorithm"] == "broken" and found["left"] == found["wrong"] == []
+    assert found["broken"][0]["error"] == "ValueError: no such axis"
+    assert found["measured"] == len(database().rows()) > 1
+    assert status("tune", model, "--threads", "1") == 1
+    said = capsys.readouterr().out
+    assert "BROKEN: node 'relu1': broken cannot be measured: ValueError: no such axis" in said
+
+
+def test_how_far_it_has_come_is_told_of_one_op_too(tmp_path, capsys, monkeypatch):
+    b = ir.Builder("one")
+    w = b.weight("w", np.ones((16, 16, 3, 3), np.float32))
+    b.output("y", b.conv(b.input("x", "f32[1, 16, 8, 8]"), w, name="y"))
+    b.build().save(tmp_path / "one.ir")
+    assert status("tune", tmp_path / "one.ir", "--threads", "1") == 0
+    said = capsys.readouterr().err.splitlines()
+    shares = [int(line.split()[-1].rstrip("%")) for line in said if line.endswith("%")]
+    assert shares[0] == 0 < shares[-1] < 100 and shares == sorted(shares)
+    assert said[-1] == f"{len(shares)} measurements"
+    only = (Broken(), *selection.algorithms()[:2])
+    monkeypatch.setattr(selection, "algorithms", lambda: (*selection.algorithms_known, New()))
+
+
 def test_an_interrupt_ends_with_130_and_keeps_what_is_measured(model, capsys, monkeypatch):
     measure = tuner.measure
 

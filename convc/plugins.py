@@ -77,6 +77,15 @@ def register(algorithm: Algorithm) -> None:
     source_of.cache_clear()
 
 
+def origin(algorithm: Algorithm) -> str:
+    """Whose an algorithm is, where something is wrong with it."""
+    if algorithm in ALGORITHMS:
+        return "part of convc, please report it"
+    plug_in = next((each for each in plug_ins() if each.algorithm is algorithm), None)
+    kind = type(algorithm)
+    return f"{plug_in or f'of the class {kind.__module__}.{kind.__qualname__}'}, not part of convc"
+
+
 @cache
 def source_of(name: str) -> str:
     """A short digest of the source of an algorithm: of its class, those it is derived from, and

@@ -12,7 +12,7 @@ import pytest
 
 import convc
 import ir
-from convc import images
+from convc import images, plugins
 from convc import select as selection
 from convc.algorithms import Direct, Winograd
 from convc.backend.target import target_named
@@ -279,6 +279,7 @@ def test_an_algorithm_that_computes_wrong_numbers_is_found(
         outcome = tune(graph, options(graph))
     assert outcome.wrong == [("y", "cheat")]
     assert "cheat computes wrong numbers" in caplog.text
+    assert "it is of the class tests.test_tuning.Cheat, not part of convc" in caplog.text
     ((_, known),) = measured(target_named(), 1).items()
     assert known["cheat"] == REFUSED and 0 < known["direct"] < 1
     assert chosen_by(convc.compile(graph, 1))["y"] != "cheat"
@@ -299,8 +300,44 @@ def test_an_algorithm_that_fails_is_passed_over(instant, monkeypatch, caplog):
     others = (Direct(), Winograd(2))
     monkeypatch.setattr(selection, "algorithms", lambda: (*others, Cheat(1e-4, broken=True)))
     with caplog.at_level(logging.WARNING, "convc"):
-        assert tune(single(), options(single())).measured == 2
+        outcome = tune(single(), options(single()))
+    assert outcome.measured == 2 and not outcome.wrong and not outcome.left
+    assert outcome.broken == [("y", "cheat", "AssertionError: never finished")]
     assert "cheat cannot be measured: AssertionError: never finished" in caplog.text
+    assert "cheat is of the class tests.test_tuning.Cheat, not part of convc" in caplog.text
+
+
+def test_a_promise_that_is_none_is_broken_too(instant, monkeypatch):
+    own = New()
+    own.tolerance = lambda site: "small"
+    monkeypatch.setattr(selection, "algorithms", lambda: (own, Direct(), Winograd(2)))
+    outcome = tune(single(), options(single()))
+    ((node, name, why),) = outcome.broken
+    assert (node, name, outcome.measured) == ("y", "new", 2)
+    assert "tolerance of the algorithm 'new' gives 'small'" in why
+
+
+def test_what_does_not_fit_into_memory_is_passed_over_without_blame(instant, monkeypatch):
+    own = New()
+
+    def too_large(site, into):
+        raise convc.CapacityError("too large")
+
+    own.lower = too_large
+    monkeypatch.setattr(selection, "algorithms", lambda: (Direct(), Winograd(2), own))
+    outcome = tune(single(), options(single()))
+    assert outcome.measured == 2 and not outcome.broken
+
+
+def test_faults_of_convc_are_to_be_reported_and_those_of_others_are_theirs(monkeypatch):
+    assert plugins.origin(plugins.ALGORITHMS[0]) == "part of convc, please report it"
+    own = New()
+    other = plugins.PlugIn("own", "some_module:New", "some-package", own)
+    assert plugins.origin(own) == "of the class tests.test_tuning.New, not part of convc"
+    monkeypatch.setattr(plugins, "plug_ins", lambda: (other,))
+    assert plugins.origin(own) == (
+        "plug-in 'own' (some_module:New, of some-package), not part of convc"
+    )
 
 
 def test_results_stay_right_whatever_is_tuned():

@@ -217,6 +217,8 @@ def _text(lines: Sequence[Line], outcome: Outcome, store: Database) -> str:
         parts.append(f"no time left for: {names} (run again, or --budget)")
     parts += [f"WRONG: node '{printable(node)}': {name} differs from float64 by more than it "
               "promises" for node, name in outcome.wrong]  # fmt: skip
+    parts += [f"BROKEN: node '{printable(node)}': {name} cannot be measured: {printable(error)}"
+              for node, name, error in outcome.broken]  # fmt: skip
     return "\n".join([*parts, f"database {store}"])
 
 

@@ -6,13 +6,17 @@ import logging
 import time
 from collections.abc import Callable, Container, Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from math import inf, isfinite
 
 import ir
 from convc.algorithms import Site
+from convc.answers import tolerance
+from convc.errors import CapacityError
 from convc.images import pieces
 from convc.model import Options, renamed
 from convc.passes import optimised
+from convc.plugins import origin
 from convc.select import Candidate, choices_in
 from convc.tools.progress import Event
 from convc.tuning import BUDGET
@@ -28,6 +32,7 @@ CLOSE = 1.5  # times the best measured: who is within is measured again, in turn
 QUICK = 4, 0.02  # rounds, and seconds if that is longer, of a first measurement
 CAREFUL = 12, 0.1  # and of a second one
 Clock = Callable[[], float]
+Share = Callable[[Candidate], float]  # of all that is done, before one is measured
 
 
 @dataclass(frozen=True)
@@ -62,11 +67,16 @@ class Job:
 
 @dataclass
 class Outcome:
-    """What tuning did; ``wrong`` are pairs of node and algorithm, ``left`` nodes that the budget
-    did not reach, or not with all candidates."""
+    """What tuning did.
+
+    ``wrong`` are pairs of a node and an algorithm that computes wrong numbers, ``broken`` those
+    of one that fails, with its error; ``left`` nodes that the budget did not reach, or not with all
+    candidates.
+    """
 
     measured: int = 0
     wrong: list[tuple[str, str]] = field(default_factory=list)
+    broken: list[tuple[str, str, str]] = field(default_factory=list)
     left: list[str] = field(default_factory=list)
 
 
@@ -89,11 +99,17 @@ def tune(
     todo = jobs(improved, options, renamed(dict(options.algorithms), graph, improved), only)
     for number, job in enumerate(todo):
         times = dict(known.get(job.key, {}))
-        if any(job.missing(times)) and not tuner.finish(job, times, number / len(todo)):
+        done = partial(_share, job, number, len(todo))
+        if any(job.missing(times)) and not tuner.finish(job, times, done):
             tuner.outcome.left.append(job.node.name)
         elif again:  # what was known of others is older
             store.replace(tuner.context(job), job.signature, times)
     return tuner.outcome
+
+
+def _share(job: Job, number: int, count: int, rival: Candidate) -> float:
+    """What is done before a rival of a job is measured, the job being one of so many."""
+    return (number + job.rivals.index(rival) / len(job.rivals)) / count
 
 
 def jobs(
@@ -130,12 +146,12 @@ class _Tuner:
         """What the times of a job are kept under."""
         return Context.of(self.options.target, job.threads)
 
-    def finish(self, job: Job, known: dict[str, float], share: float) -> bool:
+    def finish(self, job: Job, known: dict[str, float], done: Share) -> bool:
         """Measure who is missing in ``known``; False where time did not suffice."""
         if self.late():
             return False
         options = replace(self.options, threads=job.threads)
-        contest = _Contest(job, Trial(job.graph, job.node, options))
+        contest = _Contest(job, Trial(job.graph, job.node, options), self.outcome)
         others = elsewhere(job.graph, job.node)
         entries: dict[str, Entry] = {}
         for rival in job.missing(known):
@@ -143,7 +159,7 @@ class _Tuner:
                 return False
             name = rival.algorithm.name
             if self.progress is not None:
-                self.progress(f"{job.node.name}: {name}", share)
+                self.progress(f"{job.node.name}: {name}", done(rival))
             entry = contest.entry(rival)
             found = {wrong: REFUSED for wrong in contest.wrong if known.get(wrong) != REFUSED}
             if entry is not None:
@@ -160,17 +176,19 @@ class _Tuner:
     def _keep(self, job: Job, known: dict[str, float], found: Mapping[str, float]) -> None:
         known.update(found)
         self.store.record(self.context(job), job.signature, found)
-        for name in (name for name, seconds in found.items() if seconds == REFUSED):
-            self.outcome.wrong.append((job.node.name, name))
-            LOG.warning("%s: %s computes wrong numbers and will not be chosen; please report it",
-                        job.node.name, name)  # fmt: skip
+        for rival in job.rivals:
+            name = rival.algorithm.name
+            if found.get(name) == REFUSED:
+                self.outcome.wrong.append((job.node.name, name))
+                LOG.warning("%s: %s computes wrong numbers and will not be chosen; it is %s",
+                            job.node.name, name, origin(rival.algorithm))  # fmt: skip
 
 
 class _Contest:
     """The contenders of one job, compiled and compared before any is timed."""
 
-    def __init__(self, job: Job, trial: Trial) -> None:
-        self.job, self.trial = job, trial
+    def __init__(self, job: Job, trial: Trial, outcome: Outcome) -> None:
+        self.job, self.trial, self.outcome = job, trial, outcome
         self.referee = Referee(trial.graph, job.site, trial.inputs)
         self.wrong: set[str] = set()
         self._entries: dict[str, Entry | None] = {}
@@ -195,9 +213,13 @@ class _Contest:
         self._entries[name] = None
         try:
             entry = self.trial.entry(name)
+            tolerance(rival.algorithm, self.job.site)  # which the referee goes by
         except Exception as error:  # whatever is wrong with it, others may be right
-            LOG.warning("%s: %s cannot be measured: %s: %s", self.job.node.name, name,
-                        type(error).__name__, error)  # fmt: skip
+            why = f"{type(error).__name__}: {error}"
+            LOG.warning("%s: %s cannot be measured: %s", self.job.node.name, name, why)
+            if not isinstance(error, CapacityError | MemoryError):
+                self.outcome.broken.append((self.job.node.name, name, why))
+                LOG.warning("%s is %s", name, origin(rival.algorithm))
             return
         self._entries[name] = entry
         self.wrong |= self.referee.wrong(rival.algorithm, entry.results)

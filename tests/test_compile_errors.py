@@ -144,8 +144,8 @@ def test_what_does_not_fit_together_is_refused(monkeypatch: pytest.MonkeyPatch) 
     """Values that fit one by one."""
     monkeypatch.setattr("convc.plan._memory", lambda: 4000)
     with pytest.raises(convc.CapacityError, match=r"the plan needs .* the largest value is"):
-        turned = one_op(lambda b, x: b.sum(b.relu(b.transpose(x, (1, 0))), 0), "f32[30, 30]")
-        convc.compile(turned)
+        product = one_op(lambda b, x: b.sum(b.matmul(b.exp(x), x), 0), "f32[30, 30]")
+        convc.compile(product)
 
 
 def test_types_beyond_any_address_are_refused_by_the_graph() -> None:

@@ -16,6 +16,7 @@ from convc.passes.fuse_elementwise import fuse_elementwise
 from convc.passes.fuse_epilogues import fuse_epilogues
 from convc.passes.merge_common_subexpressions import merge_common_subexpressions
 from convc.passes.merge_siblings import merge_siblings
+from convc.passes.move_transposes import move_transposes
 from convc.passes.relu_gradient_from_result import relu_gradient_from_result
 from convc.passes.remove_dead_code import remove_dead_code
 from convc.passes.simplify import simplify
@@ -26,6 +27,7 @@ PIPELINE: tuple[Pass, ...] = (
     remove_dead_code,
     expand_composites,
     fold_constants,
+    move_transposes,
     simplify,
     merge_common_subexpressions,
     fold_affine,

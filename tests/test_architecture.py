@@ -12,6 +12,8 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 MODULES = sorted(path for package in ("ir", "convc") for path in (ROOT / package).rglob("*.py"))
+FILES = [*MODULES, *(path for folder in ("tests", "examples")
+                     for path in sorted((ROOT / folder).rglob("*.py")))]  # fmt: skip
 OPTIONAL = {"matplotlib", "onnx", "onnxruntime", "openvino", "rich", "safetensors", "scipy"}
 OPTIONAL |= {"torch"}
 DIAGNOSTICS = {"convc.tools.doctor"}
@@ -56,7 +58,7 @@ def within(path: Path, package: str) -> bool:
     return name_of(path) == package or name_of(path).startswith(f"{package}.")
 
 
-@pytest.mark.parametrize("path", MODULES, ids=name_of)
+@pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_a_module_has_a_docstring_and_fits_on_a_few_pages(path: Path) -> None:
     text = path.read_text(encoding="utf-8")
     assert len(text.splitlines()) <= 400

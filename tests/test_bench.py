@@ -1,6 +1,7 @@
 """``convc bench``: the layers, the peers' translations of them, and what is made of the times."""
 
 import importlib
+import itertools
 import json
 import time
 from dataclasses import replace
@@ -12,7 +13,7 @@ import convc
 import ir
 from convc import zoo
 from convc.backend.target import target_named
-from convc.tools import bench_layers, comparison, layers, peers, timing
+from convc.tools import bench_layers, bench_plot, comparison, layers, peers, timing
 from convc.tools.layers import DIRECTIONS, LAYERS, Layer
 from convc.tools.ops_cases import FAMILIES
 from tests.cli.commands import refused, status
@@ -243,6 +244,44 @@ def test_roofline(tmp_path, capsys):
     file = tmp_path / "roofline.png"
     assert status("bench", "--layers", TINY, "--rounds", 1, "--plot", file) == 0
     assert file.read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("directions", ["c", "cgh"])
+def test_a_roofline_can_be_read(directions):
+    overlaps = pytest.importorskip("matplotlib.transforms").BboxBase.overlaps
+    rng = np.random.default_rng(0)
+    results = []
+    for layer, direction in itertools.product(layers.LAYERS, directions):
+        cost = layers.graph(layer, direction).cost()
+        took = cost.flops / rng.uniform(50e9, 500e9)
+        times = {name: timing.Timing(took * times, took * times)
+                 for name, times in (("convc", 1.0), ("torch", 1.5))}  # fmt: skip
+        results.append(bench_layers.Result(
+            layer=layer.name, direction=direction, batch=1, flops=cost.flops,
+            nbytes=cost.bytes, times=times,
+        ))  # fmt: skip
+    how = comparison.How(target=target_named("plain"), threads=2, vs=("torch",))
+    figure = bench_plot.drawn(bench_layers.Report(how, results, 300e9, 12e9))
+    figure.draw_without_rendering()
+    (axes,) = figure.axes
+    for axis in (axes.get_xticklabels(), axes.get_yticklabels()):
+        ticks = [float(label.get_text().replace(",", "")) for label in axis]
+        assert len(ticks) > 3 and {f"{tick:g}"[0] for tick in ticks} <= set("0125")
+    assert "flops per byte" in axes.get_xlabel() and "GFLOP/s" in axes.get_ylabel()
+    assert "plain with 2 threads" in axes.get_title()
+    numbers = {text.get_text(): text.get_window_extent() for text in axes.texts}
+    assert len(numbers) == len(results)
+    crossing = [pair for pair in itertools.combinations(numbers.values(), 2)
+                if pair[0].overlaps(pair[1])]  # fmt: skip
+    assert len(crossing) <= len(results) // 20
+    told = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert any("12 GB/s" in text for text in told) and any("300 GFLOP/s" in text for text in told)
+    assert sum("best of torch" in text for text in told) == len(directions)
+    listed = [line for text in figure.texts for line in text.get_text().splitlines()]
+    assert [line.split()[0] for line in listed] == list(numbers)
+    columns = [text.get_window_extent() for text in figure.texts]
+    assert not any(map(overlaps, columns, columns[1:]))
+    assert all(0 < column.y0 < column.y1 < figure.bbox.y1 for column in columns)
 
 
 # ---------------------------------------------------------------- the named cases

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import convc
 import ir
+from convc.backend.target import target_named
 from convc.errors import CapacityError, InputError
 from convc.images import pieces
 from convc.model import renamed
-from convc.passes import Pass, optimised
+from convc.passes import optimised
+from convc.select import choices
 from convc.settings import default_threads, usable_threads
 from convc.tools import arguments, memory
 from convc.tools.accuracy import Accuracy, random_inputs
@@ -38,12 +40,14 @@ EXAMPLE = "  convc check lenet.ir --sizes N=4\n  convc check lenet.ir --input x=
 
 @dataclass(frozen=True)
 class Task:
-    """A graph to check, as it is and as the passes leave it, and of the latter, which nodes."""
+    """A graph to check, as it is and as the passes leave it; of the latter, which nodes; and the
+    algorithms that are forced in the former."""
 
     name: str
     graph: ir.Graph
     better: ir.Graph
     nodes: list[ir.Node]
+    forced: dict[str, str]
 
 
 @dataclass(frozen=True)
@@ -95,15 +99,16 @@ def run(args: argparse.Namespace) -> int:
     if args.tolerance is not None and not args.tolerance >= 0:
         what = "a number" if args.tolerance != args.tolerance else "zero or more, not negative"
         raise InputError(f"--tolerance {args.tolerance} must be {what}")
-    graph = convc.load(args.model)
-    given = arguments.read_arrays(args.input, graph.inputs)
-    graph = arguments.bound(graph, [_implied(graph, given), *args.sizes], 2)
+    loaded = convc.load(args.model)
+    given = arguments.read_arrays(args.input, loaded.inputs)
+    graph = arguments.bound(loaded, [_implied(loaded, given), *args.sizes], 2)
     gradients, missing = _gradients(graph, args.gradients)
     chosen = how(args)
     graphs = {"forward": graph} | ({} if gradients is None else {"gradients": gradients})
-    _check_forced(chosen, list(graphs.values()))
-    tasks = list(_tasks(graphs, chosen["passes"]))
-    _check_memory(tasks, args)
+    tasks = list(_tasks(graphs, chosen))
+    threads = usable_threads(args.threads or default_threads())
+    _check_forced(tasks, chosen, threads)
+    _check_memory(tasks, chosen, threads, arguments.batches(loaded))
     progress = Progress()
     with one_thread():
         sections = [_section(task, given, args, chosen, progress) for task in tasks]
@@ -140,37 +145,48 @@ def _gradients(graph: ir.Graph, wanted: bool | None) -> tuple[ir.Graph | None, l
         return None, [f"no gradients checked: {error}"]
 
 
-def _check_forced(chosen: How, graphs: Sequence[ir.Graph]) -> None:
-    """Raise ``InputError`` for a choice for a node that no graph has."""
-    found = [of_graph(chosen["algorithms"], graph, chosen["passes"]) for graph in graphs]
-    for name in chosen["algorithms"].keys() - {name for each in found for name in each}:
-        names = [node.name for graph in graphs for node in graph.nodes]
+def _check_forced(tasks: Sequence[Task], chosen: How, threads: int) -> None:
+    """Raise ``InputError`` for a choice for a node that no graph has, ``AlgorithmError`` for one
+    that cannot be."""
+    for name in chosen["algorithms"].keys() - {name for task in tasks for name in task.forced}:
+        names = [node.name for task in tasks for node in task.graph.nodes]
         raise InputError(f"--algorithm: no node '{name}'{did_you_mean(name, names)}")
+    target, how = target_named(chosen["target"]), chosen["accuracy"]
+    for task in tasks:
+        if task.forced:
+            forced = renamed(task.forced, task.graph, task.better)
+            for _ in choices(task.better, target, how, forced, None, chosen["by_image"], threads):
+                pass
 
 
-def _tasks(graphs: Mapping[str, ir.Graph], passes: Sequence[Pass]) -> Iterator[Task]:
+def _tasks(graphs: Mapping[str, ir.Graph], chosen: How) -> Iterator[Task]:
     """Each graph; its nodes only where they are not checked in one before it already."""
     known: list[ir.Node] = []
     for name, graph in graphs.items():
-        better = optimised(graph, passes)
-        yield Task(name, graph, better, [node for node in better.nodes if node not in known])
+        better = optimised(graph, chosen["passes"])
+        forced = of_graph(chosen["algorithms"], graph, chosen["passes"])
+        nodes = [node for node in better.nodes if node not in known]
+        yield Task(name, graph, better, nodes, forced)
         known += better.nodes
 
 
-def _check_memory(tasks: Sequence[Task], args: argparse.Namespace) -> None:
+def _check_memory(
+    tasks: Sequence[Task], chosen: How, threads: int, batches: Collection[str]
+) -> None:
     """Raise ``CapacityError`` where a check would take more memory than there is."""
-    threads = usable_threads(args.threads or default_threads())
     have = memory.available_bytes()
     for task in tasks:
-        parts = pieces(task.better, args.by_image, threads)
+        parts = pieces(task.better, chosen["by_image"], threads)
         need = max(memory.comparing_bytes(ir.expand(task.graph)),
                    memory.checking_bytes(task.better, parts))  # fmt: skip
         if need > have:
-            others = ["smaller --sizes, as in N=1", "--no-gradients" * (task is not tasks[0])]
+            fewer = ",".join(f"{name}=1" for name in sorted(batches))
+            others = [f"--sizes {fewer}"] if fewer else []
+            others += ["--no-gradients"] if task is not tasks[0] else []
             raise CapacityError(
                 f"checking {task.name} of graph '{task.graph.name}' takes about {nbytes(need)} of "
                 f"memory, with values in float64, and {nbytes(have)} are free\n"
-                f"try {' or '.join(filter(None, others))}"
+                f"try {' or '.join([*others, 'a machine with more'])}"
             )
 
 
@@ -182,7 +198,6 @@ def _section(
     inputs = {**random_inputs(graph, args.seed), **given}
     ir.check_inputs(graph, inputs)
     passes = chosen["passes"]
-    forced = of_graph(chosen["algorithms"], graph, passes)
     same: dict[str, Any] = {
         "target": args.target,
         "threads": args.threads,
@@ -191,10 +206,10 @@ def _section(
         "by_image": args.by_image,
     }
     progress.update(f"{name}: the whole model")
-    outputs = check_graph(graph, inputs, passes=passes, algorithms=forced, **same)
+    outputs = check_graph(graph, inputs, passes=passes, algorithms=task.forced, **same)
     right = all(check.passed for check in outputs)
     guilty = None if right else guilty_pass(graph, inputs, passes, outputs)
-    forced = renamed(forced, graph, better)
+    forced = renamed(task.forced, graph, better)
     progress.update(f"{name}: each of {len(task.nodes)} ops alone")
     each = progress if progress.terminal else None
     checks = check_nodes(better, inputs, nodes=task.nodes, algorithms=forced, progress=each, **same)

@@ -54,8 +54,8 @@ def _named(item: str) -> Sequence[Pass]:
         return (_from_file(Path(file), function),)
     if item not in BUILT_IN:
         hint = _hint(item, (DEFAULT, NONE, *BUILT_IN))
-        own = "for a pass of your own write FILE.py:FUNCTION"
-        raise InputError(f"--passes: no pass {item!r}{hint}; {own}")
+        own = "" if hint.endswith("?") else "; for a pass of your own write FILE.py:FUNCTION"
+        raise InputError(f"--passes: no pass {item!r}{hint}{own}")
     return (BUILT_IN[item],)
 
 

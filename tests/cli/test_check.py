@@ -219,7 +219,7 @@ def test_another_library_than_openblas_is_left_alone(monkeypatch):
 def test_check_refuses_before_any_work_what_does_not_fit_into_memory(model, capsys, monkeypatch):
     said = refused(capsys, "check", model, "--sizes", "N=100000000")
     assert "GiB of memory, with values in float64" in said
-    assert "try smaller --sizes, as in N=1" in said and "--no-gradients" not in said
+    assert said.endswith("try --sizes N=1 or a machine with more\n")
     graph = network().bind({"N": 4000})
     forward, both = (memory.comparing_bytes(each) for each in (graph, ir.vjp(graph, ["x"])))
     monkeypatch.setattr(memory, "available_bytes", lambda: (forward + both) // 2)
@@ -227,6 +227,22 @@ def test_check_refuses_before_any_work_what_does_not_fit_into_memory(model, caps
     said = capsys.readouterr()
     assert "checking gradients of graph 'network'" in said.err and "--no-gradients" in said.err
     assert not said.out and "the whole model" not in said.err
+    graph.save(model)  # whose size is fixed
+    monkeypatch.setattr(memory, "available_bytes", lambda: forward // 2)
+    assert refused(capsys, "check", model).endswith("try a machine with more\n")
+
+
+def test_check_refuses_a_choice_that_cannot_be_before_any_work(model, capsys):
+    for choice, told in {
+        "conv1=winogradd": "no algorithm 'winogradd'",
+        "conv1=sweep": "does not apply",
+        "conv_weight_grad=sweep": "does not apply",
+        "conv=direct": "no node 'conv'; did you mean 'conv1'?",
+    }.items():
+        assert status("check", model, "--algorithm", choice) == 2
+        said = capsys.readouterr()
+        assert said.err.startswith("convc: error: ") and told in said.err
+        assert not said.out
 
 
 @pytest.mark.parametrize("gradients", [False, True])

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -23,22 +23,31 @@ from convc.backend.target import Target
 from convc.errors import AlgorithmError
 from convc.joining import apart, delivered, parts, together
 from convc.layout import PLAIN, Layout, covering
+from convc.pooling import Pool, pool_of
 from convc.program import Program, Role, Slot, Step, Stored
 from ir.loops import Kernel
 from ir.loops.nodes import Scalar
 
+Kernels: TypeAlias = "dict[tuple[object, ...], Kernel]"  # by what they are made of
+
 
 class Lowering:
-    """The state of lowering one static graph; algorithms call it to read, write and run."""
+    """The state of lowering one static graph; algorithms call it to read, write and run.
 
-    def __init__(self, graph: ir.Graph, choices: Mapping[str, Algorithm], target: Target) -> None:
+    ``kernels``: those made before, for the same target.
+    """
+
+    def __init__(
+        self, graph: ir.Graph, choices: Mapping[str, Algorithm], target: Target,
+        kernels: Kernels | None = None,
+    ) -> None:  # fmt: skip
         self.graph, self.choices, self.target = graph, choices, target
         self.slots: list[Slot] = []
         self.steps: list[Step] = []
         self.written: set[int] = set()  # slots that are no part of others
         self.stored: dict[str, Stored] = {}
         self.derived: dict[tuple[object, ...], Stored] = {}
-        self.kernels: dict[tuple[object, ...], Kernel] = {}
+        self.kernels: Kernels = {} if kernels is None else kernels
         self.wishes = self._all_wishes()
         self.node: ir.Node | None = None
         self.direct_outputs = delivered(graph)
@@ -46,6 +55,7 @@ class Lowering:
         self.parts = parts(graph, self.apart, target)
         self.together = together(self.parts)
         self.wholes: dict[tuple[str, Layout], Stored] = {}
+        self.pooled: dict[str, str] = {}  # values that are not stored, to what a pool makes of them
 
     def program(self) -> Program:
         """Lower every node in order."""
@@ -54,6 +64,8 @@ class Lowering:
             self._given(name, "constant", array)
         for node in self.graph.nodes:
             self.node = node
+            if not self.pooled.keys().isdisjoint(node.inputs):
+                continue  # it is written already
             if any(self.graph.types[value].size for value in node.outputs):
                 self._lower(node, self.choices[node.name])
             else:  # nothing to compute
@@ -69,7 +81,8 @@ class Lowering:
         except Exception as error:
             error.add_note(f"raised by the algorithm {algorithm.name!r} for {node}")
             raise
-        for value in node.outputs:
+        for output in node.outputs:
+            value = self.pooled.get(output, output)
             if not self._is_written(value):
                 hint = "lower has to run a kernel that writes what into.write gives for each result"
                 left = f"the algorithm {algorithm.name!r} leaves its result {value!r}"
@@ -107,7 +120,23 @@ class Lowering:
         """Room for a result of the current node: plain, or an image in blocks of channels with
         the halo that its readers wish."""
         assert self.node is not None
-        value = self.node.outputs[result]
+        return self._write(self.node.outputs[result], block)
+
+    def pool(self) -> Pool | None:
+        """The pool that the current node may do as it stores: see ``write_pooled``."""
+        assert self.node is not None
+        found = pool_of(self.graph, self.node, self.apart)
+        return None if found is None else found[1]
+
+    def write_pooled(self, block: int) -> Stored:
+        """Room for what the ``pool`` makes of the result of the current node, instead of that."""
+        assert self.node is not None
+        found = pool_of(self.graph, self.node, self.apart)
+        assert found is not None
+        self.pooled[self.node.name], _ = found
+        return self._write(found[0], block)
+
+    def _write(self, value: str, block: int | None) -> Stored:
         type = self.graph.types[value]
         layout = PLAIN if block is None else Layout(block, self._halo(value, block))
         name = self.direct_outputs.get(value) if layout.plain else None

@@ -34,7 +34,7 @@ from convc.errors import InputError
 from convc.forcing import check_choices, check_names
 from convc.images import Pieces, linked, pieces, smaller_pieces
 from convc.indices import Bound, bounds, check_weights
-from convc.lowering import Lowering
+from convc.lowering import Kernels, Lowering
 from convc.passes import PIPELINE, Pass, optimised
 from convc.plan import Plan, check_capacity, check_values, plan
 from convc.runtime.executable import Executable
@@ -161,7 +161,7 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
     check_weights(improved)
     check_choices(dict(options.algorithms), graph, options.target)
     forced = renamed(dict(options.algorithms), graph, improved)
-    make = partial(_planned, improved, options, forced, options.times())
+    make = partial(_planned, improved, options, forced, options.times(), {})
     cut = pieces(improved, options.by_image, options.threads)
     if options.memory is None:
         made = make(cut)
@@ -175,13 +175,14 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
 
 
 def _planned(
-    graph: ir.Graph, options: Options, forced: Mapping[str, str], times: Times,
+    graph: ir.Graph, options: Options, forced: Mapping[str, str], times: Times, kernels: Kernels,
     cut: Pieces, given_up: Collection[Pair] = (),
 ) -> Planned:  # fmt: skip
-    """An optimised graph, in pieces, through selection, lowering and planning."""
+    """An optimised graph, in pieces, through selection, lowering and planning; ``kernels``: those
+    made on the way, for the next time."""
     made = tuple(choices_in(cut, options.target, options.accuracy, forced, times, given_up))
     chosen = {choice.node.name: choice.chosen.algorithm for choice in made}
-    programs = (Lowering(piece.graph, chosen, options.target).program() for piece in cut)
+    programs = (Lowering(piece.graph, chosen, options.target, kernels).program() for piece in cut)
     program = linked(graph, zip(cut, programs, strict=True))
     return Planned(cut, made, plan(program))
 

@@ -12,7 +12,7 @@ from ir.autodiff import vjp
 from ir.errors import GradientError, InputError
 from ir.graph import Graph
 from ir.inputs import check_inputs
-from ir.interpreter import interpret, values
+from ir.interpreter import evaluations, interpret
 from ir.ops.functions import StopGradient
 from ir.types import Array, TensorType, described
 
@@ -144,7 +144,10 @@ class _How:
 
     def slopes(self, point: _Point) -> list[_Slope]:
         """Of every float output, in every name or in all of them, along every direction."""
-        graph, computed = point.graph, values(point.graph, point.data)
+        graph, fixed = point.graph, _without_stops(point.graph)
+        needed = {*graph.outputs.values(), *fixed.inputs} - graph.inputs.keys()
+        every = graph.replace(outputs={value: value for value in sorted(needed)})
+        computed = {**point.data, **interpret(every, point.data)}
         weights: dict[str, Array] = {}
         gradients: dict[str, Arrays] = {}
         for name, value in graph.outputs.items():
@@ -154,7 +157,6 @@ class _How:
                     raise GradientError(f"graph '{graph.name}': output '{name}' {hint}")
                 weights[name] = np.asarray(self.rng.standard_normal(computed[value].shape))
                 gradients[name] = _gradients(point, name, weights[name])
-        fixed = _without_stops(graph)
         data = {name: computed[name] for name in fixed.inputs}
         groups = [point.wrt] if self.together else [(name,) for name in point.wrt]
         found: list[_Slope] = []
@@ -214,8 +216,8 @@ def _gradients(point: _Point, output: str, weight: Array) -> Arrays:
 
 def _guilty(point: _Point, tolerance: float) -> str:
     """For a message: the first node whose own gradient is wrong for the operands it has here."""
-    computed = values(point.graph, point.data)
-    for node in point.graph.nodes if len(point.graph.nodes) > 1 else ():
+    several = len(point.graph.nodes) > 1
+    for node, computed in evaluations(point.graph, point.data) if several else ():
         types = {name: point.graph.types[name] for name in node.inputs}
         results = {name: name for name in node.outputs}
         floats = [name for name in types if _is_float(point.graph, name)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import inf
 from textwrap import shorten
@@ -154,9 +154,16 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _wanted(name: str, graph: ir.Graph, better: ir.Graph) -> tuple[ir.Node, ...]:
-    """What the passes have left of a node: itself, its parts, or what these are merged into."""
-    merged = renamed(dict.fromkeys((name, *_parts(name, graph)), ""), graph, better)
-    found = tuple(node for node in better.nodes if node.name in merged)
+    """What the passes have left of a node: itself, its parts, what these are merged into, and what
+    the passes have added to them, under names that begin with theirs."""
+    mine = (name, *_parts(name, graph))
+    merged = renamed(dict.fromkeys(mine, ""), graph, better)
+    known = {node.name for node in (*graph.nodes, *ir.expand(graph).nodes)}
+    found = tuple(
+        node
+        for node in better.nodes
+        if node.name in merged or (node.name not in known and _owner(node.name, known) in mine)
+    )
     if not found:
         raise InputError(unknown_node(name, graph, better))
     return found
@@ -166,9 +173,14 @@ def _parts(name: str, graph: ir.Graph) -> Iterator[str]:
     """The nodes that a composite op expands to, but for the last, which keeps its name."""
     known = {node.name for node in graph.nodes}
     for part in ir.expand(graph).nodes:
-        owners = (owner for owner in known if part.name.startswith(f"{owner}."))
-        if part.name not in known and max(owners, key=len, default=None) == name:
+        if part.name not in known and _owner(part.name, known) == name:
             yield part.name
+
+
+def _owner(part: str, names: Iterable[str]) -> str | None:
+    """The longest of the names that another one begins with."""
+    owners = (name for name in names if part.startswith(f"{name}."))
+    return max(owners, key=len, default=None)
 
 
 def _measured(graph: ir.Graph, nodes: Sequence[ir.Node], options: Options, budget: float) -> Times:

@@ -45,7 +45,7 @@ def check_gradients(
 
     Returns the largest deviation, which is not above `tolerance`. Raises GradientError otherwise,
     with the output, the input or weight, both numbers, and the first op whose own gradient is
-    wrong; also where the outputs are not finite, or nothing is float.
+    wrong, or where nothing is float; InputError where an output is not finite.
     """
     if isinstance(directions, bool) or not isinstance(directions, int) or directions < 1:
         raise InputError(f"directions = {described(directions)} must be 1 or more")
@@ -145,19 +145,16 @@ class _How:
     def slopes(self, point: _Point) -> list[_Slope]:
         """Of every float output, in every name or in all of them, along every direction."""
         graph, fixed = point.graph, _without_stops(point.graph)
-        needed = {*graph.outputs.values(), *fixed.inputs} - graph.inputs.keys()
-        every = graph.replace(outputs={value: value for value in sorted(needed)})
-        computed = {**point.data, **interpret(every, point.data)}
         weights: dict[str, Array] = {}
         gradients: dict[str, Arrays] = {}
         for name, value in graph.outputs.items():
             if _is_float(graph, value):
-                if not np.isfinite(computed[value]).all():
-                    hint = "is not finite for these inputs; give others"
-                    raise GradientError(f"graph '{graph.name}': output '{name}' {hint}")
-                weights[name] = np.asarray(self.rng.standard_normal(computed[value].shape))
+                shape = graph.types[value].static_shape
+                weights[name] = np.asarray(self.rng.standard_normal(shape))
                 gradients[name] = _gradients(point, name, weights[name])
-        data = {name: computed[name] for name in fixed.inputs}
+        stops = {name: name for name in fixed.inputs if name not in graph.inputs}
+        stopped = interpret(graph.replace(outputs=stops), point.data) if stops else {}
+        data = {**point.data, **stopped}
         groups = [point.wrt] if self.together else [(name,) for name in point.wrt]
         found: list[_Slope] = []
         for group in groups:
@@ -206,11 +203,15 @@ class _How:
 
 
 def _gradients(point: _Point, output: str, weight: Array) -> Arrays:
-    """Of one output, its elements weighted, by the names in `wrt`."""
+    """Of one output, its elements weighted, by the names in `wrt`; InputError where the output is
+    not finite."""
     prefix = _prefix(point.graph)
     graph = point.graph.replace(outputs={output: point.graph.outputs[output]})
     given = {**point.data, f"{prefix}{output}": weight}
     found = interpret(vjp(graph, point.wrt, prefix), given)
+    if not np.isfinite(found[output]).all():
+        hint = "is not finite for these inputs; give others"
+        raise InputError(f"graph '{graph.name}': output '{output}' {hint}")
     return {name: found[f"{prefix}{name}"] for name in point.wrt}
 
 
@@ -226,6 +227,8 @@ def _guilty(point: _Point, tolerance: float) -> str:
             one = Graph(str(node), types, {}, (node,), results)
             try:
                 check_gradients(one, operands, tolerance=tolerance)
+            except InputError:  # which says nothing about the gradient
+                continue
             except GradientError:
                 return f"; the first op that is wrong by itself is {node}"
     return ""

@@ -20,6 +20,7 @@ STEPS = (1e-6, 1e-7, 1e-8, 1e-5, 1e-4)  # along a direction, in this order
 MOVES = 2  # points to try beside the given one, which may be on a kink
 NEAR = 0.01  # how far away they are, relative to each element
 NOISE = 8 * float(np.finfo(np.float64).eps)  # of a sum, relative to the magnitudes of its terms
+NAMED = 4  # of what is moved together, in a message
 Arrays: TypeAlias = "Mapping[str, Array]"
 
 
@@ -125,7 +126,8 @@ class _Slope:
         return abs(self.gradient - self.difference) / (self.scale or 1.0)
 
     def __str__(self) -> str:
-        names = ", ".join(f"'{name}'" for name in self.names)
+        names = ", ".join(f"'{name}'" for name in self.names[:NAMED])
+        names += f" and {len(self.names) - NAMED} more" * (len(self.names) > NAMED)
         return (
             f"along a random direction in {names}, the gradient of '{self.output}' is "
             f"{self.gradient:.6g} and differences give {self.difference:.6g} (relative deviation "

@@ -23,6 +23,7 @@ from convc.tools.blas import one_thread
 from convc.tools.labels import images_note, often
 from convc.tools.options import How, add_options, how, of_graph
 from convc.tools.progress import Progress
+from convc.tools.slopes import Slopes, check_slopes
 from convc.tools.table import json_text, nbytes, table
 from convc.tools.verification import NodeCheck, OutputCheck, check_graph, check_nodes, guilty_pass
 from ir.errors import GradientError, GraphError, did_you_mean
@@ -33,8 +34,8 @@ Find out whether MODEL computes the right numbers on this machine, and which op 
 Every op, as the passes leave it, is compiled alone and run on the values that reach it in a
 float64 evaluation, image by image where the model does so; its results must be as near to float64
 as its algorithm promises. Then the whole model is compiled and compared, and both once more for
-the gradients of all float inputs and weights. Exit status 1, with the worst op named, when
-something differs."""
+the gradients of all float inputs and weights; those of the interpreter are compared with finite
+differences. Exit status 1, with the worst op named, when something differs."""
 EXAMPLE = "  convc check lenet.ir --sizes N=4\n  convc check lenet.ir --input x=images.npy"
 
 
@@ -112,13 +113,31 @@ def run(args: argparse.Namespace) -> int:
     progress = Progress()
     with one_thread():
         sections = [_section(task, given, args, chosen, progress) for task in tasks]
+        slopes = _slopes(graph, gradients, given, args, progress)
     progress.done("checked")
     passed = all(check.passed for section in sections for check in section.checks)
+    told = _summary(sections)
+    if slopes is not None and slopes.wrong is not None and passed:
+        passed = False
+        told = "WRONG: gradients, as ops give them, though native code agrees with the interpreter"
     if args.json:
-        print(json_text({"passed": passed, "sections": [_json(section) for section in sections]}))
+        print(json_text({"passed": passed, "sections": [_json(section) for section in sections],
+                         "slopes": slopes and asdict(slopes)}))  # fmt: skip
     else:
-        print("\n\n".join([*map(_text, sections), *missing, _summary(sections)]))
+        more = [] if slopes is None else [str(slopes)]
+        print("\n\n".join([*map(_text, sections), *missing, *more, told]))
     return 0 if passed else 1
+
+
+def _slopes(
+    graph: ir.Graph, back: ir.Graph | None, given: Mapping[str, Array], args: argparse.Namespace,
+    progress: Progress,
+) -> Slopes | None:  # fmt: skip
+    if back is None:
+        return None
+    progress.update("gradients: finite differences")
+    inputs = {**random_inputs(graph, args.seed), **given}
+    return check_slopes(graph, back, inputs, arguments.gradient_names(graph))
 
 
 def _implied(graph: ir.Graph, given: Mapping[str, Array]) -> dict[str, int]:

@@ -13,7 +13,7 @@ import ir
 from convc import images
 from convc.algorithms import bodies
 from convc.passes import optimised
-from convc.tools import accuracy, arguments, blas, memory, verification
+from convc.tools import accuracy, arguments, blas, memory, slopes, verification
 from ir.loops.nodes import Const
 from tests.cli.commands import network, refused, status
 
@@ -36,6 +36,40 @@ def test_check_prints_json_of_every_op_and_output(model, arrays, capsys):
     assert {node["op"] for node in section["nodes"]} >= {"conv+bias+relu", "max_pool", "dense"}
     assert {output["type"] for output in section["outputs"]} == {"f32[3, 5]", "f32[]"}
     assert all(0 <= node["error"] <= node["allowed"] for node in section["nodes"])
+
+
+def test_check_finds_a_derivative_that_is_none(model, capsys, monkeypatch):
+    """Native code and interpreter agree: both compute what the op says."""
+    right = ir.ops.Relu.derivative
+
+    def wrong(self, b, x, y, g):
+        return b.scale(right(self, b, x, y, g), 1.01)
+
+    assert status("check", model, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["slopes"]["deviation"] <= slopes.TOLERANCE
+    monkeypatch.setattr(ir.ops.Relu, "derivative", wrong)
+    assert status("check", model) == 1
+    *_, told, summary = capsys.readouterr().out.strip().split("\n\n")
+    assert summary.startswith("WRONG: gradients, as ops give them, though native code agrees")
+    assert "beside finite differences: WRONG" in told and "(relative deviation " in told
+    assert re.search(r"the first op that is wrong by itself is node '\w+' \(relu\)", told)
+    assert status("check", model, "--json") == 1
+    found = json.loads(capsys.readouterr().out)
+    assert found["passed"] is False and "relu" in found["slopes"]["wrong"]
+    assert status("check", model, "--no-gradients") == 0
+    assert "finite differences" not in capsys.readouterr().out
+
+
+def test_what_finite_differences_cannot_be_taken_of_is_said(tmp_path, capsys, monkeypatch):
+    b = ir.Builder("log")
+    x = b.input("x", "f32[2, 5]")
+    b.output("y", b.log(x * x * -1.0))
+    b.build().save(tmp_path / "log.ir")
+    assert status("check", tmp_path / "log.ir") == 0
+    assert "not compared, graph 'log': output 'y' is not finite" in capsys.readouterr().out
+    monkeypatch.setattr(slopes, "COPIES", 2**60)
+    assert status("check", tmp_path / "log.ir") == 0
+    assert "not compared, which takes about" in capsys.readouterr().out
 
 
 def test_check_takes_sizes_and_a_seed(model, capsys):
@@ -191,7 +225,7 @@ def test_check_says_how_far_it_is(model, capsys):
     lines = capsys.readouterr().err.splitlines()
     assert lines[0] == "forward: the whole model"
     assert re.fullmatch(r"gradients: each of \d+ ops alone", lines[3])
-    assert len(lines) == 5
+    assert lines[4] == "gradients: finite differences" and len(lines) == 6
     graph, told = network().bind({"N": 2}), []
     inputs = accuracy.random_inputs(graph)
     verification.check_nodes(graph, inputs, threads=1, progress=lambda *event: told.append(event))

@@ -20,6 +20,7 @@ from convc.errors import InputError
 from convc.images import pieces
 from convc.model import Options, Stages, renamed, stages
 from convc.plan import Placed, Plan
+from convc.pooling import Pool
 from convc.program import Step
 from convc.select import candidates
 from convc.tools import arguments, plotting, show_ops, show_passes, show_plot
@@ -182,7 +183,8 @@ def _algorithms(view: View) -> Iterator[str]:
                     time = "" if other.reason else seconds(other.seconds)
                     others.setdefault((other.algorithm.name, time, why), []).append(node.name)
     yield table(("node", "op", "type", "algorithm", "predicted"), rows)
-    yield "\npredicted: time on one thread; -: no kernel, the result lies where the operands do"
+    yield ("\npredicted: time on one thread; -: no step of its own, as the result lies where the "
+           "operands\ndo, or is made as these are stored")  # fmt: skip
     yield from images_note((part.images for part in parts), "times are of one image")
     yield "\nNot chosen:\n"
     yield table(
@@ -257,8 +259,11 @@ def _plan(view: View) -> Iterator[str]:
 def _idle(view: View) -> Iterator[str]:
     """Why a node has no step: where its result lies, and what is written there by which node."""
     (node,) = (node for node in view.stages.optimised.nodes if node.name == view.wanted)
-    joined = isinstance(node.op, ir.ops.Concat)
-    how = "its parts are written where it lies" if joined else "it lies in its operand"
+    how = "it lies in its operand"
+    if isinstance(node.op, ir.ops.Concat):
+        how = "its parts are written where it lies"
+    elif isinstance(node.op, Pool):
+        how = "it is made as its operand is stored"
     yield f"{printable(node.name)} ({op_label(node.op)}) has no step of its own: {how}, by"
     yield from pairs(_writers(view, node)).splitlines()
 

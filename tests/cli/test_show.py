@@ -234,3 +234,10 @@ def test_show_ops_tells_what_methods_of_the_builder_are_made_of(capsys):
 def test_show_ops_counts_algorithms_that_weights_have_to_suit(capsys):
     assert status("show", "--ops", "conv") == 0
     assert ", separable" in capsys.readouterr().out
+
+
+def test_a_pool_that_is_made_as_its_operand_is_stored_says_so(capsys):
+    assert status("show", "zoo:vgg16", "--at", "plan", "--node", "max_pool", "--threads", "1") == 0
+    said = capsys.readouterr().out
+    assert "max_pool (max_pool) has no step of its own: it is made as its operand is stored" in said
+    assert "features.2.relu  conv+bias+relu, step " in said

@@ -18,7 +18,7 @@ from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.epilogue import Epilogue
 from convc.algorithms.unpack import UNPACKING
 from convc.algorithms.winograd import gradient
-from convc.algorithms.winograd.product import multiply_blocks, weights_kernel
+from convc.algorithms.winograd.product import Output, multiply_blocks, weights_kernel
 from convc.algorithms.winograd.tiling import LARGEST, Tiling, axes_of
 from convc.cost import CLOCK, L3, UNITS, cold_seconds, slowness, stream_bytes
 from convc.layout import Pads, covering, zero_halo
@@ -116,7 +116,10 @@ class Winograd:
         weights = [self._transformed(site, tiling, 1 - walked, into) for tiling in tilings]
         epilogue = Epilogue(site, site.lanes)
         extra = epilogue.operands(into)
-        result = into.write(site.lanes)
+        pool = into.pool()
+        if pool is not None and not all(tiling.whole(pool) for tiling in tilings):
+            pool = None
+        result = into.write_pooled(site.lanes) if pool else into.write(site.lanes)
 
         def make() -> Kernel:
             k = KernelBuilder(self.name)
@@ -124,13 +127,15 @@ class Winograd:
             us = [k.read("u", site.dtype, tiling.weight_shape) for tiling in tilings]
             finish = epilogue.declare(k, extra)
             y = result.image(k, "y", write=True)
+            output = Output(y, finish, pool)
             for tiling, u in zip(tilings, us, strict=True):
-                multiply_blocks(k, tiling, x, u, y, finish, site.target)
+                multiply_blocks(k, tiling, x, u, output, site.target)
             zero_halo(k, y)
             return k.build()
 
         stored = (source, *weights, *extra, result)
-        into.run(into.kernel((self.name, *site.kind), stored, make), *stored, over=extra)
+        key = self.name, pool, *site.kind
+        into.run(into.kernel(key, stored, make), *stored, over=extra)
 
     def _transformed(self, site: Site, tiling: Tiling, operand: int, into: Lowering) -> Stored:
         """The weights of a tiling, transformed once where they are constant."""

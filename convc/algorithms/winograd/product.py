@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import reduce
 from itertools import product
 from math import prod
 
@@ -13,10 +15,12 @@ from convc.algorithms.winograd.tiling import Tiling
 from convc.algorithms.winograd.transform import flat, transformed
 from convc.backend.target import Target
 from convc.layout import Image
+from convc.pooling import Pool
 from convc.schedule import Nest, Point, Schedule, Segment, lower, register_tile, segments
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder
-from ir.loops.builder import fma
+from ir.loops.builder import fma, maximum
 from ir.loops.nodes import Expr, Load, Scalar
+from ir.ops import AveragePool
 
 TILES_AHEAD = 4  # of the input, that are prefetched
 
@@ -80,8 +84,7 @@ def multiply_blocks(
     tiling: Tiling,
     x: Image,
     u: Buffer,
-    y: Image,
-    finish: Step,
+    output: Output,
     target: Target,
 ) -> None:
     """One nest for each shape of block; a task is one block of tiles of one image, and some
@@ -103,7 +106,27 @@ def multiply_blocks(
                 for number, axis in enumerate(tiling.axes)
             )
             block = _Block(k, tiling, n, starts, tuple(width for *_, width in cut), phases)
-            block.run(x, u, y, finish, target, group * outs + first_out, outs)
+            block.run(x, u, output, target, group * outs + first_out, outs)
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go: what ``finish`` makes of them, or what the ``pool`` makes of that."""
+
+    y: Image
+    finish: Step
+    pool: Pool | None
+
+    def window(self, rank: int) -> tuple[int, ...]:
+        return self.pool.window if self.pool else (1,) * rank
+
+    def pooled(self, k: KernelBuilder, values: Sequence[Expr]) -> Expr:
+        """What is stored for the values of a window."""
+        if isinstance(self.pool, AveragePool):
+            total = reduce(operator.add, values)
+            cells = k.constant(len(values), self.y.buffer.dtype)
+            return total if self.pool.divisor == "one" else total / cells
+        return reduce(maximum, values)
 
 
 @dataclass(frozen=True)
@@ -117,17 +140,19 @@ class _Block:
     size: tuple[int, ...]
     phase: tuple[Affine, ...]
 
-    def _cells(self, tile: Sequence[Affine], offset: Sequence[int]) -> list[Affine]:
-        """The number q of a cell of a tile; interleaved where the kernel is dilated."""
-        axes = zip(tile, self.tiling.outputs, offset, self.tiling.axes, self.phase, strict=True)
+    def _cells(
+        self, tile: Sequence[Affine], offset: Sequence[int], size: Sequence[int]
+    ) -> list[Affine]:
+        """The number q of a cell of a tile of that size; interleaved where the kernel is
+        dilated."""
+        axes = zip(tile, size, offset, self.tiling.axes, self.phase, strict=True)
         return [(t * m + i) * axis.pitch + phase for t, m, i, axis, phase in axes]
 
     def run(
         self,
         x: Image,
         u: Buffer,
-        y: Image,
-        finish: Step,
+        output: Output,
         target: Target,
         first_out: Affine,
         outs: int,
@@ -144,7 +169,7 @@ class _Block:
             with k.loop("o", count) as o:
                 block = first_out + (o * chosen.blocks + first)
                 self._multiply(v, u, m, block, width, chosen.pixels[0])
-                self._transform_output(m, y, block, width, finish)
+                self._transform_output(m, output, block, width)
 
     def _tile_loops(self, loops: ExitStack) -> tuple[list[Affine], Affine]:
         """Loops over the block's tiles: the tile on each axis, its number in the block."""
@@ -175,7 +200,9 @@ class _Block:
 
             def source(point: tuple[int, ...], ahead: int = 0) -> Load:
                 tile = (*at[:-1], at[-1] + ahead)
-                cells = zip(self._cells(tile, point), tiling.axes, starts, strict=True)
+                cells = zip(
+                    self._cells(tile, point, tiling.outputs), tiling.axes, starts, strict=True
+                )
                 places = (q * axis.scale + start for q, axis, start in cells)
                 return x[(self.n, c, *places, v)]
 
@@ -215,9 +242,7 @@ class _Block:
         nest = Nest(m.dtype, axes, store, update, (box,), ahead=("c", ahead))
         lower(self.k, nest, Schedule((), (("t", wide), ("o", width)), ("v", tiling.lanes)))
 
-    def _transform_output(
-        self, m: Buffer, y: Image, block: Affine, width: int, finish: Step
-    ) -> None:
+    def _transform_output(self, m: Buffer, output: Output, block: Affine, width: int) -> None:
         k, tiling, lanes = self.k, self.tiling, self.tiling.lanes
         shape = tiling.outputs
         with ExitStack() as loops:
@@ -232,13 +257,29 @@ class _Block:
                 matrices = [each.output for each in tiling.filters]
                 for place, value in enumerate(transformed(k, matrices, source, m, lanes, v)):
                     k.store(tile[place, v], value)
-            for place, offset in enumerate(product(*map(range, shape))):
-                cells = self._cells(at, offset)
-                with ExitStack() as inside:
-                    for cell, axis in zip(cells, tiling.axes, strict=True):
-                        inside.enter_context(k.guard(cell, axis.count))
-                    v = inside.enter_context(k.loop("v", lanes, "vector"))
+            self._store(tile, at, block + o, output)
+
+    def _store(self, tile: Buffer, at: Sequence[Affine], channels: Affine, output: Output) -> None:
+        """Those outputs of a tile that are some of the image, or of the windows that are."""
+        k, tiling = self.k, self.tiling
+        window = output.window(len(tiling.axes))
+        most = [m // w for m, w in zip(tiling.outputs, window, strict=True)]
+        for offset in product(*map(range, most)):
+            cells = self._cells(at, offset, most)
+            with ExitStack() as inside:
+                for cell, axis, w in zip(cells, tiling.axes, window, strict=True):
+                    inside.enter_context(k.guard(cell, axis.count // w))
+                v = inside.enter_context(k.loop("v", tiling.lanes, "vector"))
+
+                def places(cells: Sequence[Affine], v: Affine = v) -> tuple[Affine, ...]:
                     pairs = zip(cells, tiling.axes, strict=True)
-                    places = (q * axis.out[1] + axis.out[0] for q, axis in pairs)
-                    index = (self.n, block + o, *places, v)
-                    k.store(y[index], finish(tile[place, v], index))
+                    return (self.n, channels, *(q * a.out[1] + a.out[0] for q, a in pairs), v)
+
+                values = []
+                for within in product(*map(range, window)):
+                    steps = zip(offset, window, within, strict=True)
+                    place = flat([o * w + d for o, w, d in steps], tiling.outputs)
+                    own = zip(cells, window, within, strict=True)
+                    index = places([q * w + d for q, w, d in own])
+                    values.append(output.finish(tile[place, v], index))
+                k.store(output.y[places(cells)], output.pooled(k, values))

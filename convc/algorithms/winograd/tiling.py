@@ -12,6 +12,7 @@ from convc.algorithms.convolution import Convolution
 from convc.algorithms.geometry import Line, Lines
 from convc.algorithms.winograd.toom_cook import Filtering, filtering
 from convc.cost import CLOCK, UNITS, stream_bytes
+from convc.pooling import Pool
 from convc.schedule import segments
 
 ENOUGH_TASKS = 8  # for a few threads to share a step evenly
@@ -106,6 +107,11 @@ class Tiling:
             for m, axis in zip(each, axes, strict=True)
         )
         return Tiling(shape, axes, tuple(filters), each, lanes)
+
+    def whole(self, pool: Pool) -> bool:
+        """Whether the tiles are made of whole windows of a pool."""
+        axes = zip(self.axes, self.outputs, pool.window, strict=True)
+        return all(a.pitch == 1 and a.out == (0, 1) and m % w == 0 for a, m, w in axes)
 
     @property
     def tiles(self) -> tuple[int, ...]:

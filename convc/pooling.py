@@ -1,0 +1,30 @@
+"""Pools that whoever writes what they read can do as it stores."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import TypeAlias
+
+import ir
+from ir.ops import AveragePool, MaxPool
+
+Pool: TypeAlias = MaxPool | AveragePool
+
+
+def pool_of(graph: ir.Graph, node: ir.Node, apart: Collection[str]) -> tuple[str, Pool] | None:
+    """The result and the op of a pool that alone reads a node's result, if its windows lie side by
+    side, each whole.
+
+    ``apart``: values that are to be written as they are.
+    """
+    (value, *others), readers = node.outputs, graph.consumers(node.name)
+    if others or value in {*apart, *graph.outputs.values()} or len(readers) != 1:
+        return None
+    (reader,) = readers
+    op = reader.op
+    if not isinstance(op, Pool) or reader.name in apart or any(map(any, op.pads)):
+        return None
+    x, y = (graph.types[name].static_shape[2:] for name in (value, reader.name))
+    whole = all(out * k <= n for out, k, n in zip(y, op.window, x, strict=True))
+    side_by_side = op.stride == op.extents == op.window
+    return (reader.name, op) if whole and side_by_side else None

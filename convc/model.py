@@ -7,8 +7,7 @@ import os
 from collections import OrderedDict
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -37,9 +36,10 @@ from convc.indices import Bound, bounds, check_weights
 from convc.lowering import Kernels, Lowering
 from convc.passes import PIPELINE, Pass, optimised
 from convc.plan import Plan, check_capacity, check_values, plan
+from convc.program import Program
 from convc.runtime.executable import Executable
 from convc.runtime.memory import address, give_back
-from convc.select import check_accuracy, choices_in
+from convc.select import Asked, check_accuracy, choices_in
 from convc.tuning import BUDGET
 from convc.tuning.database import measured
 from convc.tuning.records import Context, Row, Times, read_lines, times_of
@@ -161,7 +161,7 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
     check_weights(improved)
     check_choices(dict(options.algorithms), graph, options.target)
     forced = renamed(dict(options.algorithms), graph, improved)
-    make = partial(_planned, improved, options, forced, options.times(), {})
+    make = _Planner(improved, options, forced, options.times())
     cut = pieces(improved, options.by_image, options.threads)
     if options.memory is None:
         made = make(cut)
@@ -174,17 +174,30 @@ def stages(graph: ir.Graph, options: Options) -> Stages:
     return debug.report(done, options.passes)
 
 
-def _planned(
-    graph: ir.Graph, options: Options, forced: Mapping[str, str], times: Times, kernels: Kernels,
-    cut: Pieces, given_up: Collection[Pair] = (),
-) -> Planned:  # fmt: skip
-    """An optimised graph, in pieces, through selection, lowering and planning; ``kernels``: those
-    made on the way, for the next time."""
-    made = tuple(choices_in(cut, options.target, options.accuracy, forced, times, given_up))
-    chosen = {choice.node.name: choice.chosen.algorithm for choice in made}
-    programs = (Lowering(piece.graph, chosen, options.target, kernels).program() for piece in cut)
-    program = linked(graph, zip(cut, programs, strict=True))
-    return Planned(cut, made, plan(program))
+@dataclass(frozen=True)
+class _Planner:
+    """Takes an optimised graph, in pieces, through selection, lowering and planning.
+
+    What is made on the way is kept for the next time.
+    """
+
+    graph: ir.Graph
+    options: Options
+    forced: Mapping[str, str]
+    times: Times
+    asked: Asked = field(default_factory=dict)
+    kernels: Kernels = field(default_factory=dict)
+
+    def __call__(self, cut: Pieces, given_up: Collection[Pair] = ()) -> Planned:
+        how = self.options.target, self.options.accuracy, self.forced, self.times
+        made = tuple(choices_in(cut, *how, given_up, self.asked))
+        chosen = {choice.node.name: choice.chosen.algorithm for choice in made}
+        programs = (self._lowered(piece.graph, chosen) for piece in cut)
+        program = linked(self.graph, zip(cut, programs, strict=True))
+        return Planned(cut, made, plan(program))
+
+    def _lowered(self, graph: ir.Graph, chosen: Mapping[str, Algorithm]) -> Program:
+        return Lowering(graph, chosen, self.options.target, self.kernels).program()
 
 
 def renamed(forced: Mapping[str, str], before: ir.Graph, after: ir.Graph) -> dict[str, str]:

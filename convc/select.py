@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import isfinite
+from typing import TypeAlias
 
 import ir
 from convc import answers
@@ -49,6 +50,10 @@ class Candidate:
     def refused(self) -> bool:
         """Whether it was seen to compute wrong numbers."""
         return self.measured == REFUSED
+
+
+Asked: TypeAlias = "dict[tuple[Site, int], tuple[Candidate, ...]]"
+"""The candidates of sites, among weights of so many bytes."""
 
 
 @dataclass(frozen=True)
@@ -118,28 +123,30 @@ def choices(
 def choices_in(
     pieces: Sequence[Piece], target: Target, accuracy: str = "fast",
     forced: Mapping[str, str] | None = None, measured: Times | None = None,
-    given_up: Collection[tuple[str, str]] = (),
+    given_up: Collection[tuple[str, str]] = (), asked: Asked | None = None,
 ) -> Iterator[Choice]:  # fmt: skip
     """The algorithm for each node of a graph in pieces, in order.
 
     ``forced`` maps node names to algorithm names; ``measured`` are times that take the place of
     predictions; ``given_up``: nodes with algorithms that they are not to use, if they can do
-    without. Raises ``AlgorithmError`` for an unknown name, for one that does not apply, and for an
-    op that no algorithm computes.
+    without; ``asked``: what was answered before for the same graph, and will be again. Raises
+    ``AlgorithmError`` for an unknown name, for one that does not apply, and for an op that no
+    algorithm computes.
     """
     forced, measured = forced or {}, measured or {}
+    asked = {} if asked is None else asked
     check_accuracy(accuracy)
     names = [node.name for piece in pieces for node in piece.graph.nodes]
     unknown = sorted(forced.keys() - set(names))
     if unknown:
         raise AlgorithmError(f"algorithms: no node {unknown[0]!r}; nodes: {', '.join(names)}")
     for piece in pieces:
-        yield from _choices(piece, target, accuracy, forced, measured, given_up)
+        yield from _choices(piece, target, accuracy, forced, measured, given_up, asked)
 
 
 def _choices(
     piece: Piece, target: Target, accuracy: str, forced: Mapping[str, str], measured: Times,
-    given_up: Collection[tuple[str, str]],
+    given_up: Collection[tuple[str, str]], asked: Asked,
 ) -> Iterator[Choice]:  # fmt: skip
     graph = piece.graph
     joined = parts(graph, apart(graph), target)
@@ -148,7 +155,10 @@ def _choices(
         site = Site.of(graph, node, target)
         place = _Place(graph, node, blocks, joined)
         times = measured.get(_key(piece, node), {}) if measured else {}
-        found = (_unless_given_up(c, node, given_up) for c in candidates(site, accuracy))
+        if (site, site.resident) not in asked:
+            asked[site, site.resident] = tuple(candidates(site, accuracy))
+        known = asked[site, site.resident]
+        found = (_unless_given_up(c, node, given_up) for c in known)
         considered = _comparable([_priced(c, site, place, times) for c in found])
         name = forced.get(node.name)
         chosen = _choose(site, considered) if name is None else _forced(site, considered, name)

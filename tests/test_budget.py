@@ -12,6 +12,8 @@ import pytest
 import convc
 import ir
 from convc import images
+from convc import select as selection
+from convc.lowering import Lowering
 
 
 def network(layers: int = 3, channels: int = 64, size: int = 28) -> ir.Graph:
@@ -59,6 +61,31 @@ def needed(graph: ir.Graph, **how: Any) -> int:
     least, weights, results = (int(number.replace(",", "")) for number in found.groups()[:3])
     assert least == weights + results
     return least
+
+
+def test_refusing_asks_algorithms_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However many plans are tried; no kernel of the same key is made twice."""
+    asked: list[str] = []
+    made: list[tuple[object, tuple[Any, ...]]] = []
+    candidates, kernel = selection.candidates, Lowering.kernel
+
+    def remembered(site: Any, *how: Any) -> Any:
+        asked.append(site.name)
+        return candidates(site, *how)
+
+    def counted(self: Lowering, key: object, stored: Any, make: Callable[[], Any]) -> Any:
+        def told() -> Any:
+            made.append((key, tuple(stored)))
+            return make()
+
+        return kernel(self, key, stored, told)
+
+    monkeypatch.setattr(selection, "candidates", remembered)
+    monkeypatch.setattr(Lowering, "kernel", counted)
+    needed(network(), threads=1)
+    assert len(asked) == len(set(asked)) == 3
+    kinds = {(key, tuple((s.type, s.layout) for s in stored)) for key, stored in made}
+    assert len(made) == len(kinds) > 3
 
 
 def batch(count: int = 4, size: int = 64) -> ir.Graph:

@@ -57,7 +57,12 @@ def check_gradients(
     how = _How(directions, together, tolerance, rng)
     wrong: list[_Slope] = []
     for _ in range(1 + MOVES):
-        found = how.slopes(point)
+        try:
+            found = how.slopes(point)
+        except InputError:  # only the given point has to be one where outputs are finite
+            if not wrong:
+                raise
+            break
         deviating = [slope for slope in found if not slope.deviation <= tolerance]
         if not deviating:
             return max(slope.deviation for slope in found)

@@ -152,3 +152,15 @@ def test_sizes_come_from_what_is_given_and_positive_data_stay_so():
     data = np.random.default_rng(0).uniform(0.1, 1.0, (4,)).astype(np.float32)
     assert ir.check_gradients(one(ir.ops.Log(), "f32[N]"), {"x": data}) <= 1e-6
     assert ir.check_gradients(one(ir.ops.Log(), "f32[N]"), {"x": data[:0]}) == 0
+
+
+def test_a_wrong_gradient_is_told_where_points_nearby_are_out_of_range():
+    class Steep(ir.ops.Sqrt):
+        def derivative(self, b, x, y, g):
+            return super().derivative(b, x, y, g) * 2.0
+
+    b = ir.Builder("edge")
+    x = b.input("x", "f64[3]")
+    b.output("y", b.apply(Steep(), 1.001 - x))
+    with pytest.raises(ir.GradientError, match="differences give"):
+        ir.check_gradients(b.build(), {"x": np.ones(3)})

@@ -49,7 +49,8 @@ class Nest:
     ``guards(point)`` gives (index, extent) pairs outside of which the update is skipped.
     ``across`` names a tiled axis along which the results are contiguous, where the vector axis is
     not: the tile is transposed in registers, and ``store`` is asked for vectors along that axis.
-    ``finish`` is applied before, ``kept(point)`` says which of the vector axis to store.
+    ``kept(point)`` says which of the vector axis to store. ``pooled`` names tiled axes, each whole
+    in a tile, and what makes one result of those along them. ``finish`` is applied before either.
     ``ahead`` names a reduction axis, and appends to each step along it what prefetches the
     operands of later ones; the point is where the tile and the reduction are.
     """
@@ -62,6 +63,7 @@ class Nest:
     init: float = 0.0
     guards: Callable[[Point], Sequence[tuple[Affine, int]]] = field(default=lambda point: ())
     across: str | None = None
+    pooled: tuple[tuple[str, ...], Callable[[KernelBuilder, Sequence[Expr]], Expr]] | None = None
     finish: Callable[[Point, Expr], Expr] = field(default=lambda point, value: value)
     kept: Callable[[Point], Sequence[tuple[Affine, int]]] = field(default=lambda point: ())
     ahead: tuple[str, Callable[[KernelBuilder, Point], None]] | None = None
@@ -157,8 +159,33 @@ def _body(tile: _Tile) -> None:
     if nest.across:
         _store_across(tile, accumulator, nest.across)
         return
+    if nest.pooled:
+        _store_pooled(tile, accumulator, *nest.pooled)
+        return
     for point, offsets in tile.sweep():
         k.store(*nest.store(point, accumulator[offsets or (0,)]))
+
+
+def _store_pooled(
+    tile: _Tile,
+    accumulator: Buffer,
+    axes: Sequence[str],
+    combine: Callable[[KernelBuilder, Sequence[Expr]], Expr],
+) -> None:
+    """Store one result for all those of the tile that differ along the axes only."""
+    windows = _Tile(
+        tile.k, tile.nest, tile.schedule, tile.base, {**tile.width, **dict.fromkeys(axes, 1)}
+    )
+    cells = list(product(*(range(tile.width[axis]) for axis in axes)))
+    for first, offsets in windows.sweep():
+        at = dict(zip(tile.schedule.widths, offsets, strict=True))
+        values = []
+        for cell in cells:
+            moved = dict(zip(axes, cell, strict=True))
+            place = [offset + moved.get(axis, 0) for axis, offset in at.items()]
+            point = {axis: where + moved.get(axis, 0) for axis, where in first.items()}
+            values.append(tile.nest.finish(point, accumulator[tuple(place)]))
+        tile.k.store(*tile.nest.store(first, combine(tile.k, values)))
 
 
 def _store_across(tile: _Tile, accumulator: Buffer, across: str) -> None:
@@ -282,9 +309,9 @@ class RegisterTile:
 
 @functools.lru_cache(maxsize=4096)
 def register_tile(
-    target: Target, pixels: tuple[int, ...], blocks: int, deepest: int = 4
+    target: Target, pixels: tuple[int, ...], blocks: int, deepest: int = 4, cells: int = 1
 ) -> RegisterTile:
-    """The tile that takes the fewest cycles.
+    """The tile that takes the fewest cycles, where a pixel stands for so many ``cells``.
 
     A tile of p pixels and b vectors needs p*b accumulators, b registers for the weights and one
     for a broadcast; one stays free, without which the register allocator spills. Per reduction
@@ -294,13 +321,13 @@ def register_tile(
     best: tuple[float, int] = (float("inf"), 0)
     choice = RegisterTile((1,) * len(pixels), 1, 0.0)
     for b in range(1, min(blocks, deepest) + 1):
-        most = (target.registers - b - 2) // b
+        most = (target.registers - b - 2) // (b * cells)
         across = segments(blocks, b)
         for shape in _pixel_tiles(pixels, most):
             cuts = [segments(n, w) for n, w in zip(pixels, shape, strict=True)]
             cycles = 0.0
             for cut in product(*cuts):
-                times, wide = prod(trips for _, trips, _ in cut), prod(w for *_, w in cut)
+                times, wide = prod(trips for _, trips, _ in cut), cells * prod(w for *_, w in cut)
                 for _, trips, deep in across:
                     cycles += times * trips * _tile_cycles(wide, deep)
             bodies = prod(map(len, cuts)) * len(across)

@@ -83,6 +83,35 @@ def test_winograd_stores_what_the_pool_makes(case: str, outputs: int, target: st
     check(graph, model)
 
 
+@TARGETS
+@pytest.mark.parametrize("case", POOLS)
+def test_direct_stores_what_the_pool_makes(case: str, target: str) -> None:
+    size, pool, _ = POOLS[case]
+    graph = network(size, 3, pool)
+    model = compiled(graph, "direct", target=target)
+    assert sweeps(model) == 0
+    check(graph, model)
+
+
+def test_direct_pools_groups_strides_and_dilations() -> None:
+    rng = np.random.default_rng(0)
+    b = ir.Builder("geometry")
+    x = b.input("x", "f32[2, 6, 19, 17]")
+    w = rng.standard_normal((32, 3, 3, 2)).astype(np.float32)
+    y = b.conv(x, b.weight("w", w), 2, 1, 2, groups=2, name="conv")
+    b.output("y", b.softmax(b.max_pool(y, (2, 3)), 1))
+    model = compiled(b.build(), "direct")
+    assert sweeps(model) == 0
+    check(model.graph, model)
+
+
+def test_a_window_that_no_register_tile_holds_is_pooled_apart() -> None:
+    graph = network((12, 13), 3, lambda b, y: b.max_pool(y, 6))
+    model = compiled(graph, "direct")
+    assert sweeps(model) == 1
+    check(graph, model)
+
+
 @pytest.mark.parametrize("taps", [2, 5, 9])
 def test_kernels_of_any_length(taps: int) -> None:
     graph = network((14, 11), taps, lambda b, y: b.max_pool(y, 2))
@@ -93,9 +122,10 @@ def test_kernels_of_any_length(taps: int) -> None:
 
 def test_three_dimensions_and_doubles() -> None:
     graph = network((5, 6, 7), 3, lambda b, y: b.max_pool(y, (1, 2, 2)), "f64", 9)
-    model = compiled(graph, "winograd2")
-    assert sweeps(model) == 0
-    check(graph, model, 1e-12)
+    for algorithm in ("winograd2", "direct"):
+        model = compiled(graph, algorithm)
+        assert sweeps(model) == 0
+        check(graph, model, 1e-12)
 
 
 @pytest.mark.parametrize(
@@ -113,9 +143,10 @@ def test_three_dimensions_and_doubles() -> None:
 )
 def test_other_pools_have_steps_of_their_own(pool: Finish) -> None:
     graph = network((9, 9), 3, pool)
-    model = compiled(graph, "winograd2")
-    assert sweeps(model) > 0
-    check(graph, model)
+    for algorithm in ("winograd2", "direct"):
+        model = compiled(graph, algorithm)
+        assert sweeps(model) > 0
+        check(graph, model)
 
 
 @pytest.mark.parametrize(("stride", "dilation"), [(2, 1), (1, 2)])
@@ -154,15 +185,17 @@ def test_the_largest_is_missing_where_a_number_is() -> None:
     inputs["shortcut"][0, :, 4, 4] = np.nan
     inputs["shortcut"][1, :, 0, 1] = np.inf
     want = ir.interpret(graph, inputs, "float64")["y"]
-    got = compiled(graph, "winograd2").run(inputs)["y"]
-    np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
+    for algorithm in ("winograd2", "direct"):
+        got = compiled(graph, algorithm).run(inputs)["y"]
+        np.testing.assert_array_equal(np.isnan(got), np.isnan(want))
 
 
-def test_the_same_bits_as_apart() -> None:
+@pytest.mark.parametrize("algorithm", ["winograd4", "direct"])
+def test_the_same_bits_as_apart(algorithm: str) -> None:
     """A maximum is exact: pooling as it is stored changes nothing."""
     graph = network((12, 12), 3, lambda b, y: b.max_pool(y, 2))
     apart = network((12, 12), 3, lambda b, y: (b.output("whole", y), b.max_pool(y, 2))[1])
-    models = [compiled(each, "winograd4") for each in (graph, apart)]
+    models = [compiled(each, algorithm) for each in (graph, apart)]
     assert [sweeps(model) for model in models] == [0, 1]
     first, second = (model.run(arrays(graph))["y"] for model in models)
     np.testing.assert_array_equal(first, second)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import reduce
 from typing import TYPE_CHECKING
 
 import ir
 from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.bodies import body
 from convc.algorithms.convert import channel_vector_kernel
+from convc.pooling import Pool
 from ir.loops import Affine, KernelBuilder
+from ir.loops.builder import maximum
 from ir.loops.nodes import Expr, Index
-from ir.ops import Bias
+from ir.ops import AveragePool, Bias
 from ir.ops.fused import running_operand
 
 if TYPE_CHECKING:
@@ -93,6 +98,26 @@ class Epilogue:
         if self._is_vector(number, op):
             return lambda at: vector[Affine.of(at[1]) * self.block + at[-1]]
         return lambda at: vector[0]
+
+
+@dataclass(frozen=True)
+class Output:
+    """Where results go: what ``finish`` makes of them, or what a ``pool`` makes of that."""
+
+    y: Image
+    finish: Step
+    pool: Pool | None
+
+    def window(self, rank: int) -> tuple[int, ...]:
+        return self.pool.window if self.pool else (1,) * rank
+
+    def pooled(self, k: KernelBuilder, values: Sequence[Expr]) -> Expr:
+        """What is stored for the values of a window."""
+        if isinstance(self.pool, AveragePool):
+            total = reduce(operator.add, values)
+            cells = k.constant(len(values), self.y.buffer.dtype)
+            return total if self.pool.divisor == "one" else total / cells
+        return reduce(maximum, values)
 
 
 def _element(image: Image, result: tuple[int, ...]) -> Operand:

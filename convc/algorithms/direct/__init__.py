@@ -16,10 +16,11 @@ from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.convolution import OPS, Convolution
 from convc.algorithms.direct import channels, depthwise, planes, spatial, weight_gradient
 from convc.algorithms.direct.channels import Channels
-from convc.algorithms.epilogue import Epilogue
+from convc.algorithms.epilogue import Epilogue, Output
 from convc.algorithms.unpack import UNPACKING, packed_room, unpack
 from convc.cost import CLOCK, L2, UNITS, slowness, stream_bytes
 from convc.layout import zero_halo
+from convc.pooling import Pool
 from convc.schedule import register_tile
 from ir.loops import Kernel, KernelBuilder
 from ir.ops import Conv, ConvWeightGrad
@@ -221,7 +222,10 @@ def _lower_correlation(
     block = 1 if form in PLAIN_FORMS else lanes
     epilogue = Epilogue(site, block)
     extra = epilogue.operands(into)
-    result = into.write(written)
+    pool = into.pool() if form == "channels" and written > 1 else None
+    if pool and not _whole_windows(shape, pool, site):
+        pool = None
+    result = into.write_pooled(written) if pool else into.write(written)
 
     def make() -> Kernel:
         k = KernelBuilder(f"direct_{form}")
@@ -234,7 +238,9 @@ def _lower_correlation(
             planes.correlate(k, x, w, y, shape.lines(), halo, finish, site.target)
         for lines in shape.lines() if form != "planes" else ():
             if form == "channels":
-                channels.correlate(k, x, w, y, form_channels, lines, finish, site.target)
+                channels.correlate(
+                    k, x, w, Output(y, finish, pool), form_channels, lines, site.target
+                )
             elif form == "depthwise":
                 depthwise.correlate(k, x, w, y, lines, finish, site.target)
             else:
@@ -245,7 +251,13 @@ def _lower_correlation(
 
     stored = (source, packed, *extra, result)
     over = () if form == "planes" else extra  # whose last vectors of a row overlap
-    into.run(into.kernel((form, *site.kind), stored, make), *stored, over=over)
+    into.run(into.kernel((form, pool, *site.kind), stored, make), *stored, over=over)
+
+
+def _whole_windows(shape: Convolution, pool: Pool, site: Site) -> bool:
+    """Whether results lie side by side, and a register tile has room for a window of them."""
+    beside = all(line.out == (0, 1) for lines in shape.lines() for line in lines)
+    return beside and prod(pool.window) <= site.target.registers - 3
 
 
 def _weight_view(shape: Convolution, packing: Channels, form: Form, lanes: int) -> tuple[int, ...]:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 
-from convc.algorithms.epilogue import Step
+from convc.algorithms.epilogue import Output
 from convc.algorithms.geometry import Lines
 from convc.backend.target import ITEM_BYTES, Target
 from convc.cost import L2
@@ -110,80 +110,98 @@ def correlate(
     k: KernelBuilder,
     x: Image,
     w: Buffer,
-    y: Image,
+    output: Output,
     channels: Channels,
     lines: Lines,
-    finish: Step,
     target: Target,
 ) -> None:
-    """Append ``y = finish(correlation of x with the packed weights w)`` along the lines.
+    """Append ``output`` of the correlation of x with the packed weights w along the lines.
 
-    A plain y is written along its last axis, from transposed register tiles.
+    A plain result is written along its last axis, from transposed register tiles. Of one that is
+    pooled, a tile has whole windows.
     """
-    counts = tuple(line.count for line in lines)
-    chosen = register_tile(target, counts[-2:], channels.out_blocks)
-    if y.layout.block == 1 and counts[-1] >= channels.lanes:  # whole lines of the result
+    window = output.window(len(lines))
+    counts = tuple(line.count // wide for line, wide in zip(lines, window, strict=True))
+    chosen = register_tile(target, counts[-2:], channels.out_blocks, cells=prod(window))
+    if output.y.layout.block == 1 and counts[-1] >= channels.lanes:  # whole lines of the result
         chosen = RegisterTile((*(1 for _ in counts[-2:-1]), channels.lanes), 1, 0.0)
-    nest = _nest(x, w, y, channels, lines, finish, chosen)
+    nest = _nest(x, w, output, channels, lines, chosen)
     names = [f"q{axis}" for axis in range(len(lines))][-2:]
-    tile = (*zip(names, chosen.pixels, strict=True), ("o", chosen.blocks))
+    tile = [*zip(names, chosen.pixels, strict=True), ("o", chosen.blocks)]
+    if output.pool:
+        tile += [(f"u{axis}", wide) for axis, wide in enumerate(window)]
     parallel = ("n", "g", "o", *(f"q{axis}" for axis in range(len(lines) - 1)))
-    lower(k, nest, Schedule(parallel, tile, ("v", channels.lanes)))
+    lower(k, nest, Schedule(parallel, tuple(tile), ("v", channels.lanes)))
 
 
 def _nest(
     x: Image,
     w: Buffer,
-    y: Image,
+    output: Output,
     channels: Channels,
     lines: Lines,
-    finish: Step,
     tile: RegisterTile,
 ) -> Nest:
-    last = f"q{len(lines) - 1}"
+    y, last, window = output.y, f"q{len(lines) - 1}", output.window(len(lines))
+    counts = [line.count // wide for line, wide in zip(lines, window, strict=True)]
 
-    def out_index(p: Point) -> tuple[Affine, ...]:
+    def pixel(p: Point) -> list[Affine]:
+        """Where in the image, which may be pooled, the point is."""
+        if not output.pool:
+            return [p[f"q{a}"] for a in range(len(lines))]
+        return [p[f"q{a}"] * wide + p[f"u{a}"] for a, wide in enumerate(window)]
+
+    def out_index(p: Point, at: Sequence[Affine]) -> tuple[Affine, ...]:
         block = p["g"] * channels.out_blocks + p["o"]
-        return (p["n"], block, *(line.out_at(p[f"q{a}"]) for a, line in enumerate(lines)), p["v"])
+        return (p["n"], block, *(line.out_at(q) for line, q in zip(lines, at, strict=True)), p["v"])
+
+    def finish(p: Point, value: Expr) -> Expr:
+        return output.finish(value, out_index(p, pixel(p)))
+
+    def store(p: Point, value: Expr) -> tuple[Load, Expr]:
+        return y[out_index(p, [p[f"q{a}"] for a in range(len(lines))])], value
 
     def update(p: Point, acc: Expr) -> Expr:
         inner = p["g"] * (channels.inner // channels.block) + p["b"]
-        at = (line.in_at(p[f"q{a}"], p[f"m{a}"]) for a, line in enumerate(lines))
-        where = (line.weight_at(p[f"m{a}"]) for a, line in enumerate(lines))
+        taps = [p[f"m{a}"] for a in range(len(lines))]
+        at = (line.in_at(q, m) for line, q, m in zip(lines, pixel(p), taps, strict=True))
+        where = (line.weight_at(m) for line, m in zip(lines, taps, strict=True))
         block = p["g"] * channels.out_blocks + p["o"]
         return fma(x[(p["n"], inner, *at, p["i"])], w[(block, p["b"], *where, p["i"], p["v"])], acc)
 
     axes = {"n": x.shape[0], "g": channels.groups, "o": channels.out_blocks}
-    axes |= {f"q{a}": line.count for a, line in enumerate(lines)} | {"v": channels.lanes}
+    axes |= {f"q{a}": count for a, count in enumerate(counts)}
+    if output.pool:
+        axes |= {f"u{a}": wide for a, wide in enumerate(window)}
     nest = Nest(
         x.buffer.dtype,
-        axes,
-        lambda p, acc: (y[out_index(p)], finish(acc, out_index(p))),
+        axes | {"v": channels.lanes},
+        lambda p, acc: store(p, finish(p, acc)),
         update,
         _boxes(channels, [line.taps for line in lines]),
-        ahead=_ahead(w, channels, lines, tile) if channels.block > 1 else None,
+        ahead=_ahead(w, channels, lines, counts, tile) if channels.block > 1 else None,
     )
+    if output.pool:
+        cells = tuple(f"u{a}" for a in range(len(lines)))
+        return replace(nest, store=store, finish=finish, pooled=(cells, output.pooled))
     if y.layout.block > 1:
         return nest
 
     def channel(p: Point) -> Affine:
         return p["o"] * channels.lanes + p["v"]
 
-    def store(p: Point, value: Expr) -> tuple[Load, Expr]:
+    def store_plain(p: Point, value: Expr) -> tuple[Load, Expr]:
         at = (line.out_at(p[f"q{a}"]) for a, line in enumerate(lines))
         return y[(p["n"], p["g"] * channels.out + channel(p), *at, 0)], value
 
-    return replace(
-        nest,
-        store=store,
-        across=last,
-        finish=lambda p, value: finish(value, out_index(p)),
-        kept=lambda p: [(channel(p), channels.out)],
-    )
+    def kept(p: Point) -> list[tuple[Affine, int]]:
+        return [(channel(p), channels.out)]
+
+    return replace(nest, store=store_plain, across=last, finish=finish, kept=kept)
 
 
 def _ahead(
-    w: Buffer, channels: Channels, lines: Lines, tile: RegisterTile
+    w: Buffer, channels: Channels, lines: Lines, counts: Sequence[int], tile: RegisterTile
 ) -> tuple[str, Callable[[KernelBuilder, Point], None]]:
     """The loop whose steps prefetch weights, and how.
 
@@ -193,7 +211,7 @@ def _ahead(
     """
     few = tile.blocks * prod(w.shape[1:]) * ITEM_BYTES[w.dtype] <= L2 // 8
     row = max(len(lines) - 2, 0)
-    part = -(-channels.block // max(lines[row].count, 1))  # of a block of channels, at each row
+    part = -(-channels.block // max(counts[row], 1))  # of a block of channels, at each row
 
     def ahead(k: KernelBuilder, p: Point) -> None:
         block = p["g"] * channels.out_blocks + p["o"]
@@ -223,4 +241,3 @@ def _boxes(channels: Channels, taps: Sequence[int]) -> tuple[dict[str, range], .
         box |= {f"m{axis}": range(extent) for axis, extent in enumerate(taps)}
         boxes.append(box | {"i": range(depth)})
     return tuple(boxes)
-

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, ClassVar
 
 from convc.algorithms.base import AS_PLAIN, Site, Wish
 from convc.algorithms.convolution import OPS, Convolution
-from convc.algorithms.epilogue import Epilogue
+from convc.algorithms.epilogue import Epilogue, Output
 from convc.algorithms.unpack import UNPACKING
 from convc.algorithms.winograd import gradient
-from convc.algorithms.winograd.product import Output, multiply_blocks, weights_kernel
+from convc.algorithms.winograd.product import multiply_blocks, weights_kernel
 from convc.algorithms.winograd.tiling import LARGEST, Tiling, axes_of
 from convc.cost import CLOCK, L3, UNITS, cold_seconds, slowness, stream_bytes
 from convc.layout import Pads, covering, zero_halo

@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-import operator
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from functools import reduce
 from itertools import product
 from math import prod
 
-from convc.algorithms.epilogue import Step
+from convc.algorithms.epilogue import Output
 from convc.algorithms.winograd.tiling import Tiling
 from convc.algorithms.winograd.transform import flat, transformed
 from convc.backend.target import Target
 from convc.layout import Image
-from convc.pooling import Pool
 from convc.schedule import Nest, Point, Schedule, Segment, lower, register_tile, segments
 from ir.loops import Affine, Buffer, Kernel, KernelBuilder
-from ir.loops.builder import fma, maximum
+from ir.loops.builder import fma
 from ir.loops.nodes import Expr, Load, Scalar
-from ir.ops import AveragePool
 
 TILES_AHEAD = 4  # of the input, that are prefetched
 
@@ -107,26 +103,6 @@ def multiply_blocks(
             )
             block = _Block(k, tiling, n, starts, tuple(width for *_, width in cut), phases)
             block.run(x, u, output, target, group * outs + first_out, outs)
-
-
-@dataclass(frozen=True)
-class Output:
-    """Where results go: what ``finish`` makes of them, or what the ``pool`` makes of that."""
-
-    y: Image
-    finish: Step
-    pool: Pool | None
-
-    def window(self, rank: int) -> tuple[int, ...]:
-        return self.pool.window if self.pool else (1,) * rank
-
-    def pooled(self, k: KernelBuilder, values: Sequence[Expr]) -> Expr:
-        """What is stored for the values of a window."""
-        if isinstance(self.pool, AveragePool):
-            total = reduce(operator.add, values)
-            cells = k.constant(len(values), self.y.buffer.dtype)
-            return total if self.pool.divisor == "one" else total / cells
-        return reduce(maximum, values)
 
 
 @dataclass(frozen=True)

@@ -125,13 +125,13 @@ class Lowering:
     def pool(self) -> Pool | None:
         """The pool that the current node may do as it stores: see ``write_pooled``."""
         assert self.node is not None
-        found = pool_of(self.graph, self.node, self.apart)
+        found = pool_of(self.graph, self.node)
         return None if found is None else found[1]
 
     def write_pooled(self, block: int) -> Stored:
         """Room for what the ``pool`` makes of the result of the current node, instead of that."""
         assert self.node is not None
-        found = pool_of(self.graph, self.node, self.apart)
+        found = pool_of(self.graph, self.node)
         assert found is not None
         self.pooled[self.node.name], _ = found
         return self._write(found[0], block)
@@ -233,7 +233,8 @@ class Lowering:
         """The slots where the operands of a node lie, converted ones too, with their names."""
         copies = [(room, key) for key, room in self.derived.items() if key[1] == "layout"]
         lies = {room.slot: str(key[0]) for room, key in copies if key[0] in node.inputs}
-        return lies | {self.stored[value].slot: value for value in node.inputs}
+        stored = (value for value in node.inputs if value not in self.pooled)
+        return lies | {self.stored[value].slot: value for value in stored}
 
     # -- layouts ---------------------------------------------------------------------------
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from typing import TypeAlias
 
 import ir
@@ -11,18 +10,15 @@ from ir.ops import AveragePool, MaxPool
 Pool: TypeAlias = MaxPool | AveragePool
 
 
-def pool_of(graph: ir.Graph, node: ir.Node, apart: Collection[str]) -> tuple[str, Pool] | None:
+def pool_of(graph: ir.Graph, node: ir.Node) -> tuple[str, Pool] | None:
     """The result and the op of a pool that alone reads a node's result, if its windows lie side by
-    side, each whole.
-
-    ``apart``: values that are to be written as they are.
-    """
+    side, each whole."""
     (value, *others), readers = node.outputs, graph.consumers(node.name)
-    if others or value in {*apart, *graph.outputs.values()} or len(readers) != 1:
+    if others or value in graph.outputs.values() or len(readers) != 1:
         return None
     (reader,) = readers
     op = reader.op
-    if not isinstance(op, Pool) or reader.name in apart or any(map(any, op.pads)):
+    if not isinstance(op, Pool) or any(map(any, op.pads)):
         return None
     x, y = (graph.types[name].static_shape[2:] for name in (value, reader.name))
     whole = all(out * k <= n for out, k, n in zip(y, op.window, x, strict=True))

@@ -162,6 +162,18 @@ def test_strided_and_dilated_convolutions(stride: int, dilation: int) -> None:
     check(model.graph, model)
 
 
+def test_a_pooled_result_may_be_given_out() -> None:
+    b = ir.Builder("out")
+    w = np.random.default_rng(0).standard_normal((20, 3, 3, 3)).astype(np.float32)
+    y = b.conv(b.input("x", "f32[1, 3, 8, 8]"), b.weight("w", w), name="conv")
+    b.output("y", b.max_pool(y, 2))
+    graph = b.build()
+    for algorithm in ("winograd2", "direct"):
+        model = compiled(graph, algorithm)
+        assert sweeps(model) == 0
+        check(graph, model, 1e-4)
+
+
 def test_pooled_results_lie_in_concatenations_and_in_the_halo_of_the_next() -> None:
     rng = np.random.default_rng(0)
     b = ir.Builder("joined")

@@ -17,6 +17,7 @@ import ir
 from convc import settings
 from convc.__main__ import INTERRUPTED
 from convc.backend.target import check_runnable, target_named
+from convc.errors import ExportError, LoadError
 from convc.tools import bench, cache, check, convert, demo, doctor, profile, run, show, tune, why
 from convc.tools import compile as compile_tool
 from convc.tools.arguments import Subparsers
@@ -27,6 +28,7 @@ Compile convolutional networks to native code, and look inside: convc COMMAND --
 
 exit status: 0 success, 1 a check failed, 2 bad input (one line on standard error says what)"""
 BAD_INPUT, BROKEN_PIPE = 2, 141
+LISTED = 20  # lines of an error that is a list
 OWN_OPTIONS = ("-h", "--help", "--version")
 LEVELS = ("debug", "info", "warning", "error")
 
@@ -132,11 +134,15 @@ def _debugging() -> bool:
 
 
 def _message(error: BaseException) -> str:
-    """What went wrong, in at most two lines."""
+    """What went wrong, in a few lines: two, or more where they are a list."""
     if isinstance(error, OSError) and error.strerror:
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     lines = [printable(line.strip()) for line in str(error).splitlines() if line.strip()]
-    return "\n".join(lines[:2]) or type(error).__name__
+    listing = isinstance(error, LoadError | ExportError)
+    shown = lines[: LISTED if listing else 2]
+    if listing and len(lines) > LISTED:
+        shown.append(f"and {len(lines) - LISTED} more")
+    return "\n".join(shown) or type(error).__name__
 
 
 @contextlib.contextmanager

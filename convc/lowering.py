@@ -7,7 +7,7 @@ a reader whose wish that does not meet. Conversions are steps like any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from itertools import product
 from math import prod
@@ -23,7 +23,7 @@ from convc.backend.target import Target
 from convc.errors import AlgorithmError
 from convc.joining import apart, delivered, parts, together
 from convc.layout import PLAIN, Layout, covering
-from convc.pooling import Pool, pool_of
+from convc.pooling import SWEEP, Pool, pool_of
 from convc.program import Program, Role, Slot, Step, Stored
 from ir.loops import Kernel
 from ir.loops.nodes import Scalar
@@ -34,19 +34,22 @@ Kernels: TypeAlias = "dict[tuple[object, ...], Kernel]"  # by what they are made
 class Lowering:
     """The state of lowering one static graph; algorithms call it to read, write and run.
 
-    ``kernels``: those made before, for the same target.
+    ``kernels``: those made before, for the same target. ``alone``: nodes that are not to be done
+    by others.
     """
 
     def __init__(
         self, graph: ir.Graph, choices: Mapping[str, Algorithm], target: Target,
-        kernels: Kernels | None = None,
+        kernels: Kernels | None = None, alone: Collection[str] = (),
     ) -> None:  # fmt: skip
+        self.alone = alone
         self.graph, self.choices, self.target = graph, choices, target
         self.slots: list[Slot] = []
         self.steps: list[Step] = []
         self.written: set[int] = set()  # slots that are no part of others
         self.stored: dict[str, Stored] = {}
         self.derived: dict[tuple[object, ...], Stored] = {}
+        self.copies: dict[str, list[int]] = {}  # of values, in other layouts
         self.kernels: Kernels = {} if kernels is None else kernels
         self.wishes = self._all_wishes()
         self.node: ir.Node | None = None
@@ -124,17 +127,24 @@ class Lowering:
 
     def pool(self) -> Pool | None:
         """The pool that the current node may do as it stores: see ``write_pooled``."""
-        assert self.node is not None
-        found = pool_of(self.graph, self.node)
+        found = self._pool()
         return None if found is None else found[1]
 
     def write_pooled(self, block: int) -> Stored:
         """Room for what the ``pool`` makes of the result of the current node, instead of that."""
         assert self.node is not None
+        found = self._pool()
+        if found is None:
+            raise AlgorithmError(f"{self.node}: no pool to be done as it is stored; ask for pool()")
+        value, _ = found
+        self.pooled[self.node.name] = value
+        return self._write(value, block)
+
+    def _pool(self) -> tuple[str, Pool] | None:
+        assert self.node is not None
         found = pool_of(self.graph, self.node)
-        assert found is not None
-        self.pooled[self.node.name], _ = found
-        return self._write(found[0], block)
+        alone = found is None or found[0] in self.alone or self.choices[found[0]].name != SWEEP
+        return None if alone else found
 
     def _write(self, value: str, block: int | None) -> Stored:
         type = self.graph.types[value]
@@ -231,10 +241,9 @@ class Lowering:
 
     def _operands(self, node: ir.Node) -> dict[int, str]:
         """The slots where the operands of a node lie, converted ones too, with their names."""
-        copies = [(room, key) for key, room in self.derived.items() if key[1] == "layout"]
-        lies = {room.slot: str(key[0]) for room, key in copies if key[0] in node.inputs}
-        stored = (value for value in node.inputs if value not in self.pooled)
-        return lies | {self.stored[value].slot: value for value in stored}
+        stored = [value for value in node.inputs if value not in self.pooled]
+        copies = {slot: value for value in stored for slot in self.copies.get(value, ())}
+        return copies | {self.stored[value].slot: value for value in stored}
 
     # -- layouts ---------------------------------------------------------------------------
 
@@ -275,6 +284,7 @@ class Lowering:
                                  lambda: convert_kernel(source, room, self.target))  # fmt: skip
             self.run(kernel, source, room, label="convert")
             self.derived[key] = room
+            self.copies.setdefault(value, []).append(room.slot)
         return self.derived[key]
 
     # -- slots -----------------------------------------------------------------------------

@@ -197,7 +197,7 @@ class _Planner:
         return Planned(cut, made, plan(program))
 
     def _lowered(self, graph: ir.Graph, chosen: Mapping[str, Algorithm]) -> Program:
-        return Lowering(graph, chosen, self.options.target, self.kernels).program()
+        return Lowering(graph, chosen, self.options.target, self.kernels, self.forced).program()
 
 
 def renamed(forced: Mapping[str, str], before: ir.Graph, after: ir.Graph) -> dict[str, str]:

@@ -114,6 +114,8 @@ def _loaded(point: EntryPoint, taken: Collection[str]) -> PlugIn:
 
 
 def _problem(made: object, taken: Collection[str]) -> str | None:
+    if isinstance(made, type):
+        return f"{made.__name__} is a class; give an instance of it, {made.__name__}()"
     lacking = [name for name in NEEDED if not hasattr(made, name)]
     if lacking:
         return f"{type(made).__name__} is no convc.algorithms.Algorithm: no {', '.join(lacking)}"

@@ -8,6 +8,7 @@ import ir
 from ir.ops import AveragePool, MaxPool
 
 Pool: TypeAlias = MaxPool | AveragePool
+SWEEP = "sweep"  # the algorithm of a pool that others may take over
 
 
 def pool_of(graph: ir.Graph, node: ir.Node) -> tuple[str, Pool] | None:

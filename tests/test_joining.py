@@ -154,3 +154,39 @@ def test_parts_of_several_images_are_not_contiguous() -> None:
     assert sum(step.algorithm == "move" for step in model.stages().plan.steps) == 1
     expected = ir.interpret(graph, {"x": x}, "float64")["y"]
     np.testing.assert_allclose(model(x), expected, rtol=0, atol=1e-4 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("target", available())
+@pytest.mark.parametrize("channels", [(0, 32), (16, 32), (16, 20), (3, 9)])
+@pytest.mark.parametrize("image", [0, 1, 2])
+def test_a_slice_of_one_image_of_a_batch_is_that_image(
+    image: int, channels: tuple[int, int], target: str
+) -> None:
+    rng = np.random.default_rng(1)
+    b = ir.Builder("image")
+    x = b.input("x", "f32[3, 8, 6, 5]")
+    w = b.weight("w", rng.standard_normal((32, 8, 3, 3)).astype(np.float32))
+    y = b.conv(x, w, pad=1)
+    b.output("y", b.tanh(b.slice(y, {0: (image, image + 1), 1: channels})))
+    b.output("z", b.sum(b.slice(b.exp(x), {0: (image, image + 1)}), (2, 3)))
+    graph, inputs = b.build(), {"x": rng.standard_normal((3, 8, 6, 5)).astype(np.float32)}
+    want = ir.interpret(graph, inputs, "float64")
+    for passes in ((), None):
+        how = {} if passes is None else {"passes": passes}
+        found = convc.compile(graph, 1, target=target, **how).run(inputs)
+        for name, array in want.items():
+            np.testing.assert_allclose(found[name], array, rtol=1e-4, atol=1e-4)
+
+
+def test_split_along_the_batch_and_joined_again() -> None:
+    b = ir.Builder("split")
+    first, second, third = b.split(b.exp(b.input("x", "f32[3, 4, 5, 5]")), (1, 1, 1), 0)
+    b.output("y", b.concat([first - third, second], 0))
+    graph = b.build()
+    inputs = {"x": RNG.standard_normal((3, 4, 5, 5)).astype(np.float32)}
+    for each in (graph, ir.vjp(graph)):
+        given = inputs | {n: np.ones(t.static_shape, np.float32)
+                          for n, t in each.inputs.items() if n != "x"}  # fmt: skip
+        want = ir.interpret(each, given, "float64")
+        for name, array in convc.compile(each, 1).run(given).items():
+            np.testing.assert_allclose(array, want[name], rtol=1e-5, atol=1e-5)

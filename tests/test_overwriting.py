@@ -179,3 +179,18 @@ def test_the_kernel_that_overwrites_is_one_like_any_other() -> None:
     x, z = np.arange(6, dtype=np.float32), np.ones(6, np.float32)
     interpret(kernel, [x, z])
     np.testing.assert_array_equal(z, np.arange(6) + 1)
+
+
+def test_a_result_that_is_given_twice_is_computed_once() -> None:
+    b = ir.Builder("twice")
+    x = b.tanh(b.input("x", "f32[4, 8]"))
+    op = Elementwise(1, ((ir.ops.Exp(), (0,)),), (1, 1))
+    for number, y in enumerate(b.emit(op, x)):
+        b.output(f"y{number}", -y)
+    graph = b.build()
+    program = lowered(graph, target_named(None).name, {})
+    assert overwritten(same_bits(program, graph, target_named(None).name)) == ["elementwise"]
+    found = convc.compile(graph, 1, passes=()).run(inputs_of(graph))
+    want = ir.interpret(graph, inputs_of(graph), "float64")
+    for name, array in found.items():
+        np.testing.assert_allclose(array, want[name], rtol=1e-6)

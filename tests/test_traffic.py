@@ -9,7 +9,7 @@ import pytest
 
 import convc
 import ir
-from convc.tools.traffic import touched_bytes
+from convc.tools.traffic import moved_bytes, touched_bytes
 from ir.loops import Kernel, interpret, parse
 from ir.loops.interpreter import NUMPY
 from tests.examples import graph_of, program_of
@@ -82,3 +82,11 @@ def test_kernels_for_remaining_lanes_count_only_those() -> None:
     assert len(steps) > 1
     summed = 1000 * 900 * 4
     assert summed <= sum(touched_bytes(step.kernel) for step in steps) < 1.1 * summed
+
+
+def test_what_is_written_over_is_moved_twice() -> None:
+    b = ir.Builder("over")
+    b.output("y", b.softmax(b.exp(b.tanh(b.input("x", "f32[32, 64]"))), 1))
+    steps = convc.compile(b.build(), 1, passes=()).stages().plan.steps
+    (step,) = (step for step in steps if step.over)
+    assert moved_bytes(step) == 2 * touched_bytes(step.kernel) == 2 * 32 * 64 * 4

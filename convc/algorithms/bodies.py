@@ -67,6 +67,10 @@ def body(node: str, op: ir.Op, dtype: Scalar, operands: Sequence[Expr]) -> Expr:
     A note says which entry raised what it raises, for which node.
     """
     entry = f"the entry of {type(op).__name__} in BODIES"
+    if type(op) not in BODIES:
+        hint = "say there what it computes"
+        reason = f"{type(op).__name__} has no entry in convc.algorithms.bodies.BODIES"
+        raise AlgorithmError(f"node {node!r} ({op.name}): {reason}; {hint}")
     try:
         found: object = BODIES[type(op)](op, dtype, operands)
     except Exception as error:

@@ -105,15 +105,15 @@ class Move(PlainData):
 
 
 def _view_start(site: Site, x: Stored, block: int | None) -> int | None:
-    """Where a slice of the channels of one image begins in it; None for any other op."""
+    """Where a slice of the channels of one image begins in a batch; None for any other op."""
     op = site.op
     if not isinstance(op, Slice) or block is None or site.result[0] != 1:
         return None
     starts, given = _numbers(op.starts), site.shape(0)
     if set(op.steps) != {1} or site.result[2:] != given[2:] or starts[1] % block:
         return None
-    _, _, *plane = x.layout.physical(given)
-    return starts[1] // block * prod(plane)
+    _, blocks, *plane = x.layout.physical(given)
+    return (starts[0] * blocks + starts[1] // block) * prod(plane)
 
 
 def _concat(

@@ -75,8 +75,7 @@ class Pointwise:
         loop.declare([value for value, _ in read], written)
         walk(loop.k, loop.boxes[0].extents, site.lanes, loop.element)
         operands = [value for value, _ in read]
-        kept = min(loop.program.results) < loop.program.count  # operands that are results
-        into.run(loop.k.build(), *operands, *written, over=() if kept else operands)
+        into.run(loop.k.build(), *operands, *written, over=operands)
 
 
 class _Loop:
@@ -109,7 +108,7 @@ class _Loop:
                 operands.append(Position(places.at(at)))
             dtype = types[args[0]] if args else self.site.dtype
             value = body(self.site.name, op, dtype, operands)
-            if len(self.program.steps) > 1:
+            if len(self.program.steps) > 1 or len(results) > 1:
                 kept = self.k.local("t", self.site.dtype, (self.site.lanes,))
                 self.k.store(kept[lane], value)
                 value = kept[lane]

@@ -16,6 +16,7 @@ import numpy as np
 import ir
 from convc.algorithms.base import Site, Wish
 from convc.layout import Image, clear, zero_halo
+from convc.pooling import SWEEP
 from convc.schedule import Extent, Nest, Point, Schedule, lower, segments
 from ir.loops import Affine, Buffer, KernelBuilder
 from ir.loops.builder import call, maximum, select
@@ -57,7 +58,7 @@ class _Windows:
 class Sweep(_Windows):
     """Each output reduces its window: forward max and average pooling."""
 
-    name: ClassVar[str] = "sweep"
+    name: ClassVar[str] = SWEEP
     ops = (MaxPool, AveragePool)
 
     def lower(self, site: Site, into: Lowering) -> None:

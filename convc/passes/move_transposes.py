@@ -87,6 +87,7 @@ class _Draft:
         self.nodes: list[ir.Node] = []
         self.waiting: dict[str, _Moved] = {}
         self.renamed: dict[str, str] = {}
+        self.weights: dict[tuple[str, Move], tuple[str, ir.TensorType]] = {}  # moved back
         self.passed = False
 
     def take(self, node: ir.Node) -> None:
@@ -175,9 +176,12 @@ class _Draft:
         array = self.graph.weights.get(value)
         if array is None or not isinstance(like.move, Transpose) or array.ndim > like.type.rank:
             return None
-        full = array.reshape((1,) * (like.type.rank - array.ndim) + array.shape)
-        back = np.ascontiguousarray(np.transpose(full, _back(like.move, range(full.ndim))))
-        return self.new.weight(f"{value}.transpose", back), ir.TensorType.of(back)
+        if (value, like.move) not in self.weights:
+            full = array.reshape((1,) * (like.type.rank - array.ndim) + array.shape)
+            back = np.ascontiguousarray(np.transpose(full, _back(like.move, range(full.ndim))))
+            name = self.new.weight(f"{value}.transpose", back)
+            self.weights[value, like.move] = name, ir.TensorType.of(back)
+        return self.weights[value, like.move]
 
 
 def _past(op: ir.Op, move: Move) -> tuple[ir.Op, Move] | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -53,6 +53,24 @@ def accuracy(result: Array, reference: Array, bound: float) -> Accuracy:
         return Accuracy(error=np.inf, allowed=float(allowed), relative=np.inf, note=ELSEWHERE)
     error = peak(result[finite].astype(np.float64) - reference[finite])
     return Accuracy(error=error, allowed=float(allowed), relative=_ratio(error, largest))
+
+
+def judging(own: Array, reference: Array, bound: float = np.inf) -> Array:
+    """Where numpy, in the type of a result, is within ``bound`` of float64, or not finite just as
+    that is in this type: elsewhere a result cannot be judged, as nobody's would be near."""
+    with np.errstate(all="ignore"):
+        expected = reference.astype(own.dtype)
+        near = abs(own.astype(np.float64) - reference) <= bound
+    finite = np.isfinite(expected) & np.isfinite(own)
+    return np.where(finite, near, (own == expected) | (np.isnan(own) & np.isnan(expected)))
+
+
+def judged(result: Array, reference: Array, bound: float, where: Array) -> Accuracy:
+    """``accuracy`` of those elements alone."""
+    found = accuracy(result[where], reference[where], bound)
+    left = int(where.size - np.count_nonzero(where))
+    note = f"{left} of {where.size} elements not compared: numpy is as far off"
+    return replace(found, note="; ".join(filter(None, (found.note, note)))) if left else found
 
 
 def worst(parts: Iterable[Accuracy]) -> Accuracy:
@@ -130,6 +148,20 @@ def _ratio(error: float, largest: float) -> float:
     if largest:
         return error / largest
     return np.inf if error else 0.0
+
+
+def leaps(op: ir.Op, arrays: Sequence[Array], reference: Array, bound: float) -> Array:
+    """How far each result moves as that of the root of a fused op moves by ``bound``: through a
+    step, to the next one."""
+    moves = np.zeros(reference.shape)
+    if not isinstance(op, ops.Fused):
+        return moves
+    for sign in (1, -1):
+        shifted = replace(op, epilogue=(ops.Shift(sign * bound), *op.epilogue))
+        with np.errstate(all="ignore"):
+            moved = abs(shifted.evaluate(*arrays)[0] - reference)
+        moves = np.maximum(moves, np.where(np.isfinite(moved), moved, 0))
+    return moves
 
 
 # ---------------------------------------------------------------- inputs to try

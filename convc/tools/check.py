@@ -257,7 +257,7 @@ def _text(section: Section) -> str:
 
 
 def _numbers(check: Accuracy) -> tuple[str, str, str, str]:
-    verdict = "ok" if check.passed else f"WRONG {check.note}".rstrip()
+    verdict = f"{'ok' if check.passed else 'WRONG'} {check.note}".rstrip()
     return f"{check.error:.2e}", f"{check.allowed:.2e}", f"{check.relative:.2e}", verdict
 
 

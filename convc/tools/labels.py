@@ -7,6 +7,7 @@ from collections.abc import Iterable
 
 import ir
 from convc.plan import Plan
+from convc.pooling import Pool
 from ir.errors import did_you_mean
 
 
@@ -15,6 +16,14 @@ def op_label(op: ir.Op) -> str:
     if isinstance(op, ir.ops.Fused):
         return "+".join(part.name for part in (op.root, *op.epilogue))
     return op.name
+
+
+def pools(graph: ir.Graph, plan: Plan) -> dict[str, ir.Node]:
+    """The pools that have no step of their own, by the node that makes them as it stores."""
+    busy = {step.node for _, step in plan.numbered()}
+    idle = [node for node in graph.nodes if isinstance(node.op, Pool) and node.name not in busy]
+    makers = [(graph.producer(node.inputs[0]), node) for node in idle]
+    return {maker.name: node for maker, node in makers if maker is not None}
 
 
 def often(label: str, images: int | None) -> str:

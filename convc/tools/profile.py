@@ -20,11 +20,11 @@ from convc.program import Step
 from convc.tools import arguments
 from convc.tools.accuracy import random_inputs
 from convc.tools.compile import with_gradients
-from convc.tools.labels import images_note, often, op_label
+from convc.tools.labels import images_note, often, op_label, pools
 from convc.tools.options import add_options, how
 from convc.tools.table import json_text, nbytes, seconds, table
 from convc.tools.timing import measure, peak_rate
-from convc.tools.traffic import touched_bytes
+from convc.tools.traffic import moved_bytes
 from ir.names import printable
 
 DESCRIPTION = """\
@@ -220,6 +220,9 @@ def _described(
 ) -> list[Profiled]:
     """A row for each step, given how it is called and how often it ran."""
     nodes = {node.name: node for node in made.optimised.nodes}
+    labels = {name: op_label(node.op) for name, node in nodes.items()}
+    for name, pool in pools(made.optimised, made.plan).items():
+        labels[name] += f"+{op_label(pool.op)}"
     total, spent = sum(medians), dict[str, float]()
     for (_, _, step), took in zip(steps, medians, strict=True):
         if _computes(made, step):
@@ -227,10 +230,10 @@ def _described(
     rows = []
     for (number, times, step), took in zip(steps, medians, strict=True):
         rate = _rate(made, nodes[step.node], spent) if _computes(made, step) else None
-        label = op_label(nodes[step.node].op) if step.node in nodes else ""
+        label = labels.get(step.node, "")
         rows.append(Profiled(
             number, step.node, label, step.algorithm, step.kernel.name, took,
-            took / total if total else 0.0, touched_bytes(step.kernel) * times, rate,
+            took / total if total else 0.0, moved_bytes(step) * times, rate,
             rate / (peak * _lanes(made, step)) if rate else None, times,
         ))  # fmt: skip
     return rows

@@ -6,11 +6,21 @@ from collections.abc import Iterable, Iterator, Mapping
 from math import prod
 
 import ir
+from convc.program import Step
 from ir.loops import Kernel
 from ir.loops.nodes import Call, Clamped, Expr, Guard, Load, Loop, Stmt, Store, Subscript
 
 Span = tuple[int, int]
 """The least and the largest value of a loop variable, or of a subscript."""
+
+
+def moved_bytes(step: Step) -> int:
+    """``touched_bytes`` of a step, what it reads and writes over twice."""
+    params = step.kernel.params
+    over = [params[operand] for operand, result in step.over if operand == result]
+    return touched_bytes(step.kernel) + sum(
+        param.size * ir.DType(param.dtype).itemsize for param in over
+    )
 
 
 def touched_bytes(kernel: Kernel) -> int:

@@ -105,6 +105,16 @@ def test_not_where_more_would_be_transposed():
     assert after(graph, move_transposes) is graph
 
 
+def test_a_weight_of_many_readers_is_moved_once():
+    b = Draft()
+    w = b.whole(3)
+    for number in range(4):
+        b.output(f"y{number}", b.transpose(b.image(2, 3, 4, 5), LAST) * w)
+    better = moved(b)
+    assert kinds(better).count("transpose") == 4
+    assert len(better.weights) == 1
+
+
 def test_reshapes_of_different_values_do_not_meet():
     b = Draft()
     x = b.reshape(b.image(2, 12), (2, 3, 4)) + b.reshape(b.image(4, 6), (2, 3, 4))

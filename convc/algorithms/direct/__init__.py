@@ -255,9 +255,10 @@ def _lower_correlation(
 
 
 def _whole_windows(shape: Convolution, pool: Pool, site: Site) -> bool:
-    """Whether results lie side by side, and a register tile has room for a window of them."""
+    """Whether results lie side by side, and a register tile has room for a window of two vectors of
+    them; with fewer, weights are loaded too often."""
     beside = all(line.out == (0, 1) for lines in shape.lines() for line in lines)
-    return beside and prod(pool.window) <= site.target.registers - 3
+    return beside and 2 * prod(pool.window) <= site.target.registers - 4
 
 
 def _weight_view(shape: Convolution, packing: Channels, form: Form, lanes: int) -> tuple[int, ...]:

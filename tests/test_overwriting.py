@@ -185,7 +185,7 @@ def test_a_result_that_is_given_twice_is_computed_once() -> None:
     b = ir.Builder("twice")
     x = b.tanh(b.input("x", "f32[4, 8]"))
     op = Elementwise(1, ((ir.ops.Exp(), (0,)),), (1, 1))
-    for number, y in enumerate(b.emit(op, x)):
+    for number, y in enumerate(b.emit(op, (x,))):
         b.output(f"y{number}", -y)
     graph = b.build()
     program = lowered(graph, target_named(None).name, {})

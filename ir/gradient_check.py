@@ -50,8 +50,12 @@ def check_gradients(
     """
     if isinstance(directions, bool) or not isinstance(directions, int) or directions < 1:
         raise InputError(f"directions = {described(directions)} must be 1 or more")
-    if not (isinstance(tolerance, float | int) and tolerance > 0):
+    if not (isinstance(tolerance, float | int) and 0 < tolerance < np.inf):
         raise InputError(f"tolerance = {described(tolerance)} must be a number above 0")
+    if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
+        raise InputError(f"seed = {described(seed)} must be 0 or more")
+    if wrt is not None and not wrt:
+        raise InputError("wrt is empty; name an input or a weight")
     rng = np.random.default_rng(seed)
     start = point = _Point.of(graph, inputs or {}, wrt, rng)
     how = _How(directions, together, tolerance, rng)

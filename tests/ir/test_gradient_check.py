@@ -141,6 +141,9 @@ def test_small_gradients_beside_large_ones_are_compared_too():
         (lambda: one(ir.ops.Relu()), {"inputs": {"z": np.ones(3)}}, "no input 'z'"),
         (lambda: one(ir.ops.Relu()), {"directions": 0}, "directions = 0 must be 1 or more"),
         (lambda: one(ir.ops.Relu()), {"tolerance": 0}, "tolerance = 0 must be a number above 0"),
+        (lambda: one(ir.ops.Relu()), {"tolerance": np.inf}, "must be a number above 0"),
+        (lambda: one(ir.ops.Relu()), {"seed": -1}, "seed = -1 must be 0 or more"),
+        (lambda: one(ir.ops.Relu()), {"wrt": []}, "wrt is empty"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_compared_is_refused(make, arguments, message):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
@@ -35,10 +35,7 @@ PASSED = (*MATCHING, *REDUCTIONS, Concat, LogSoftmax, Pad, Slice, Softmax)
 
 def move_transposes(graph: ir.Graph) -> ir.Graph:
     """What can be computed before a transpose or reshape is; they come after it, one for what were
-    several in a row, none where these cancel. Convolutions meet what finishes them again.
-
-    Left as it was if more bytes would be transposed.
-    """
+    several in a row, none where these cancel. Convolutions meet what finishes them again."""
     moved = _moved(graph)
     while moved is not graph:
         graph, moved = moved, _moved(moved)
@@ -46,13 +43,21 @@ def move_transposes(graph: ir.Graph) -> ir.Graph:
 
 
 def _moved(graph: ir.Graph) -> ir.Graph:
-    draft = _Draft(graph)
-    for node in graph.nodes:
-        draft.take(node)
-    if not draft.passed:
-        return graph
-    moved = draft.finished()
-    return moved if _carried(moved) <= _carried(graph) else graph
+    """Every move past as many ops as it can, but for ops after which there would be more of them:
+    those stay where they are, until no more bytes are transposed than before."""
+    barred: set[str] = set()
+    while True:
+        draft = _Draft(graph, barred)
+        for node in graph.nodes:
+            draft.take(node)
+        if not draft.passed:
+            return graph
+        moved = draft.finished()
+        if _carried(moved) <= _carried(graph):
+            return moved
+        if draft.late <= barred:
+            return graph
+        barred |= draft.late
 
 
 def _carried(graph: ir.Graph) -> int:
@@ -79,10 +84,14 @@ class _Moved:
 
 
 class _Draft:
-    """The graph in the making. What is only moved waits until somebody needs it as it is."""
+    """The graph in the making. What is only moved waits until somebody needs it as it is.
 
-    def __init__(self, graph: ir.Graph) -> None:
-        self.graph = graph
+    ``late`` are the ops whose results were transposed after all; ``barred`` those not to pass.
+    """
+
+    def __init__(self, graph: ir.Graph, barred: Collection[str]) -> None:
+        self.graph, self.barred = graph, barred
+        self.late: set[str] = set()
         self.new = Changes(graph)  # names and weights
         self.nodes: list[ir.Node] = []
         self.waiting: dict[str, _Moved] = {}
@@ -112,6 +121,8 @@ class _Draft:
         """The name of a value, which is moved now if it waits."""
         moved = self.waiting.pop(value, None)
         if moved is not None:
+            if moved.name != value and isinstance(moved.move, Transpose):
+                self.late.add(value)
             self.nodes.append(ir.Node(moved.move, (moved.source,), (moved.name,)))
             self.renamed[value] = moved.name
         return self.renamed.get(value, value)
@@ -133,7 +144,7 @@ class _Draft:
     def _pass(self, node: ir.Node) -> bool:
         """Compute a node from what its operands are moved from, if it can be; its result waits."""
         waiting = [self.waiting[value] for value in node.inputs if value in self.waiting]
-        if not waiting or not all(map(self._free, node.inputs)):
+        if not waiting or node.name in self.barred or not all(map(self._free, node.inputs)):
             return False
         past, operands = _past(node.op, waiting[0].move), self._operands(node, waiting[0])
         if past is None or operands is None:

@@ -105,6 +105,16 @@ def test_not_where_more_would_be_transposed():
     assert after(graph, move_transposes) is graph
 
 
+def test_what_does_not_pay_somewhere_does_not_hinder_it_elsewhere():
+    b = Draft()
+    x = b.transpose(b.image(2, 30, 40, 50), LAST)
+    for number, y in enumerate((b.relu(x), b.exp(x))):
+        b.output(f"y{number}", b.matmul(y, b.whole(30, 2)))
+    y = b.transpose(b.conv(b.image(2, 3, 4, 4), b.whole(5, 3, 1, 1)), LAST)
+    b.output("z", b.conv(b.transpose(b.relu(y), FIRST), b.whole(2, 5, 1, 1)))
+    assert kinds(moved(b)).count("transpose") == 1
+
+
 def test_a_weight_of_many_readers_is_moved_once():
     b = Draft()
     w = b.whole(3)

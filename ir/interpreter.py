@@ -9,7 +9,7 @@ import numpy as np
 from ir.errors import InputError, ShapeError
 from ir.graph import Graph, Node
 from ir.inputs import check_inputs
-from ir.types import Array, DType, TensorType
+from ir.types import Array, DType, TensorType, described
 
 
 def interpret(
@@ -89,9 +89,13 @@ def _evaluated(graph: Graph, computed: dict[str, Array]) -> Iterator[Node]:
 
 def _evaluate(node: Node, computed: Mapping[str, Array]) -> tuple[Array, ...]:
     try:
-        return node.op.evaluate(*(computed[name] for name in node.inputs))
+        results: object = node.op.evaluate(*(computed[name] for name in node.inputs))
     except InputError as error:
         raise error.within(str(node)) from error
+    if isinstance(results, tuple) and len(results) == len(node.outputs):
+        return results
+    hint = f"evaluate has to give a tuple of {len(node.outputs)}, an array for each result"
+    raise ShapeError(f"{node}: evaluates to {described(results)}; {hint}")
 
 
 def _check_result(node: Node, name: str, declared: TensorType, array: Array) -> None:

@@ -95,7 +95,11 @@ class Op(ABC):
         if len(types) != len(names):
             wanted = f"{len(names)} operands ({', '.join(names)})"
             raise GraphError(f"{self.name} takes {wanted}, got {len(types)}")
-        return self.infer(*types)
+        results: object = self.infer(*types)
+        if isinstance(results, tuple) and all(isinstance(each, TensorType) for each in results):
+            return results
+        hint = "infer has to give a tuple of types, one for each result"
+        raise GraphError(f"{self.name}: infer gives {described(results)}; {hint}")
 
     def for_image(self, types: Sequence[TensorType], images: Sequence[bool]) -> Op | None:
         """This op for one image of a batch, where what it makes of an image depends on no other.

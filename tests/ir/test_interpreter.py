@@ -155,3 +155,25 @@ def test_interpreting_a_deep_graph_takes_the_memory_of_a_few_values():
         tracemalloc.stop()
     np.testing.assert_allclose(result, 1.01**50)
     assert most < 5 * result.nbytes
+
+
+class Loose(ir.ops.Relu):
+    """Results without the tuple around them."""
+
+    def evaluate(self, *arrays):
+        return super().evaluate(*arrays)[0]
+
+
+class LooseTypes(ir.ops.Relu):
+    def infer(self, *types):
+        return types[0]
+
+
+def test_results_and_types_without_a_tuple_are_refused_with_the_name_of_the_op():
+    b = ir.Builder("loose")
+    x = b.input("x", "f32[3]")
+    with pytest.raises(ir.GraphError, match=r"relu.*: infer gives .* a tuple of types"):
+        b.apply(LooseTypes(), x)
+    b.output("y", b.apply(Loose(), x))
+    with pytest.raises(ir.ShapeError, match=r"node 'relu'.* evaluate has to give a tuple of 1"):
+        ir.interpret(b.build(), {"x": np.ones(3, np.float32)})

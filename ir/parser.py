@@ -134,7 +134,8 @@ class Parser:
         start = self.at
         name = self._match(WORD, "the name of an op")
         if name not in OP_BY_NAME:
-            self.fail(f"unknown op '{name}'{did_you_mean(name, OP_BY_NAME)}", start)
+            hint = "; one of your own has to stand in ir.OP_BY_NAME"
+            self.fail(f"unknown op '{name}'{did_you_mean(name, OP_BY_NAME) or hint}", start)
         return name, start
 
     def _op(self, name: str, start: int, depth: int) -> Op:

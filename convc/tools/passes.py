@@ -1,12 +1,14 @@
-"""Which passes run: ``--passes`` and ``--without``."""
+"""Which passes run, and code of one's own: ``--passes``, ``--without`` and ``--plugin``."""
 
 from __future__ import annotations
 
 import argparse
 import importlib.util
 import inspect
+import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 
 from convc.errors import InputError
 from convc.passes import PIPELINE, Pass, name_of
@@ -17,7 +19,7 @@ BUILT_IN = {name_of(each): each for each in PIPELINE}
 
 
 def add_passes(parser: argparse.ArgumentParser) -> None:
-    """``--passes LIST`` and ``--without LIST``."""
+    """``--passes LIST``, ``--without LIST`` and ``--plugin FILE``."""
     group = parser.add_argument_group("passes over the graph")
     group.add_argument(
         "--passes", metavar="LIST", default=DEFAULT,
@@ -27,6 +29,11 @@ def add_passes(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--without", metavar="LIST", default="", help="passes to leave out, with commas between"
     )
+    group.add_argument(
+        "--plugin", metavar="FILE.py", action="append", default=[],
+        type=lambda text: _module(Path(text), "--plugin"),
+        help="run a file of Python first: ops and algorithms that it registers are known then",
+    )  # fmt: skip
 
 
 def passes_of(args: argparse.Namespace) -> tuple[Pass, ...]:
@@ -69,16 +76,7 @@ def _hint(name: str, known: Sequence[str]) -> str:
 
 def _from_file(file: Path, function: str) -> Pass:
     """A function of a file of Python, which is run."""
-    if not file.is_file():
-        raise InputError(f"--passes: {file}: no such file")
-    spec = importlib.util.spec_from_file_location(file.stem, file)
-    if spec is None or spec.loader is None:
-        raise InputError(f"--passes: {file} is no file of Python; its name must end in .py")
-    module = importlib.util.module_from_spec(spec)
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise InputError(f"--passes: {file}: {type(error).__name__}: {error}") from error
+    module = _module(file, "--passes")
     found = getattr(module, function, None)
     if not callable(found):
         functions = inspect.getmembers(module, inspect.isfunction)
@@ -87,3 +85,25 @@ def _from_file(file: Path, function: str) -> Pass:
         raise InputError(f"--passes: {file} has no function {function!r}{hint}")
     each: Pass = found
     return each
+
+
+_MODULES: dict[tuple[Path, bytes], ModuleType] = {}  # files that have been run, as they were
+
+
+def _module(file: Path, option: str) -> ModuleType:
+    """What a file of Python defines, which is run once."""
+    if not file.is_file():
+        raise InputError(f"{option}: {file}: no such file")
+    known = file.resolve(), file.read_bytes()
+    if known not in _MODULES:
+        spec = importlib.util.spec_from_file_location(file.stem, file)
+        if spec is None or spec.loader is None:
+            raise InputError(f"{option}: {file} is no file of Python; its name must end in .py")
+        module = importlib.util.module_from_spec(spec)
+        sys.modules.setdefault(spec.name, module)  # where dataclasses look for it
+        try:
+            spec.loader.exec_module(module)
+        except Exception as error:
+            raise InputError(f"{option}: {file}: {type(error).__name__}: {error}") from error
+        _MODULES[known] = module
+    return _MODULES[known]

@@ -5,6 +5,8 @@ import json
 import numpy as np
 import pytest
 
+import ir
+from convc.algorithms.bodies import BODIES
 from tests.cli.commands import refused, status
 
 MINE = '''
@@ -100,3 +102,45 @@ def test_what_is_no_pass_is_refused(model, mine, capsys):
     assert "did you mean 'fuse_epilogues'" in said("--without", "fuse_epilogue")
     mine.write_text("1 / 0")
     assert "ZeroDivisionError" in said("--passes", f"{mine}:mine")
+
+
+OWN = """
+from dataclasses import dataclass
+import ir
+from convc.algorithms.bodies import BODIES
+from ir.ops.pointwise import Unary
+
+@dataclass(frozen=True)
+class Cube(Unary):
+    name = "cube"
+    formula = "y = x^3"
+
+    def of(self, x):
+        return x * x * x
+
+    def derivative(self, b, x, y, g):
+        return g * x * x * 3.0
+
+ir.OP_BY_NAME["cube"] = Cube
+BODIES[Cube] = lambda op, dtype, args: args[0] * args[0] * args[0]
+CUBE = Cube()
+"""
+
+
+def test_a_file_of_ones_own_makes_its_ops_known(tmp_path, capsys):
+    text = "graph g {\n  input %x: f32[2, 3]\n  %y = cube(%x) : f32[2, 3]\n  return y = %y\n}\n"
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "g.ir").write_text(text)
+    assert "unknown op 'cube'" in refused(capsys, "check", tmp_path / "g.ir")
+    own = ("--plugin", tmp_path / "own.py")
+    try:
+        assert status("check", tmp_path / "g.ir", *own) == 0
+        assert status("show", tmp_path / "g.ir", *own, *own, "--at", "loops") == 0
+    finally:
+        cube = ir.OP_BY_NAME.pop("cube", None)
+        BODIES.pop(cube, None)
+    missing = refused(capsys, "check", tmp_path / "g.ir", "--plugin", tmp_path / "none.py")
+    assert "no such file" in missing
+    (tmp_path / "bad.py").write_text("1 / 0")
+    failing = refused(capsys, "check", tmp_path / "g.ir", "--plugin", tmp_path / "bad.py")
+    assert "ZeroDivisionError" in failing

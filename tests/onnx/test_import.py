@@ -138,15 +138,16 @@ def test_all_that_cannot_be_imported_is_told_at_once() -> None:
         make.make_node("Warp", ["x"], ["d"], domain="com.other", axes=list(range(40))),
         make.make_node("Warp", ["x"], ["e"], domain="com.other"),
         make.make_node("Conv", ["x", "w"], ["f"], name="bad", group=5),
-        make.make_node("Add", ["c", "f"], ["y"]),
+        make.make_node("Add", ["c", "f"], ["g"]),
+        make.make_node("Mystery", ["g"], ["y"]),
     ]  # fmt: skip
     model = model_of(nodes, [info("x", ["N", 3, 8, 8])], [info("y", None)], {"w": draw(4, 3, 3, 3)})
     with pytest.raises(LoadError) as caught:
         convc.load(model)
     first, *lines = str(caught.value).splitlines()
-    count = "4 of 7 nodes cannot be imported: Frobnicate, com.other.Warp x2, Conv"
+    count = "5 of 8 nodes cannot be imported: Frobnicate, com.other.Warp x2, Conv, Mystery"
     assert first == f"model: {count}"
-    assert len(lines) == 4
+    assert len(lines) == 5
     operands = "f32[N, 3, 8, 8], float32[4, 3, 3, 3]"
     assert lines[0].strip() == (
         f"node 'first': Frobnicate({operands}) with depth=3, factors=[0.5, 2.0], "
@@ -158,6 +159,7 @@ def test_all_that_cannot_be_imported_is_told_at_once() -> None:
         "node 'e': com.other.Warp(f32[N, 3, 8, 8]): convc has no such operator"
     )
     assert lines[3].strip().startswith(f"node 'bad': Conv({operands}) with group=5: ")
+    assert lines[4].strip() == "node 'y': Mystery(-): convc has no such operator"
 
 
 def test_what_is_refused_is_named_with_its_file(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from convc.frontends.onnx.errors import NodeError, UndecidedError
 from convc.frontends.onnx.fold import FOLDS
 from convc.frontends.onnx.operators import OPERATORS
 
+NO_OPERATOR = "convc has no such operator"
 UNCOMPUTED = ("Cos", "NonZero", "Sin")  # that only what is known can be given to
 
 
@@ -24,9 +25,9 @@ def results(kind: str, n: Call) -> Sequence[Result]:
     tables: tuple[Mapping[str, Emit], ...] = (FOLDS, OPERATORS) if known else (OPERATORS, FOLDS)
     ways = [table[kind] for table in tables if kind in table]
     if not ways:
-        raise NodeError("convc has no such operator")
+        raise NodeError(NO_OPERATOR)
     if kind in UNCOMPUTED and any(isinstance(o, Live) and o.inputs for o in n.operands):
-        raise NodeError("convc has no such operator for values that depend on inputs")
+        raise NodeError(f"{NO_OPERATOR} for values that depend on inputs")
     with np.errstate(all="ignore"):
         try:
             made = ways[0](n)

@@ -24,7 +24,7 @@ from convc.frontends.onnx.call import (
     fixed,
 )
 from convc.frontends.onnx.control import CONTROL
-from convc.frontends.onnx.dispatch import results
+from convc.frontends.onnx.dispatch import NO_OPERATOR, results
 from convc.frontends.onnx.errors import (
     GIVE_SHAPES,
     ConstantNeededError,
@@ -37,7 +37,7 @@ from convc.frontends.onnx.inputs import Inputs
 from convc.frontends.onnx.names import STANDARD, checked, renamed
 from convc.frontends.onnx.narrow import integer_of, typed
 from convc.frontends.onnx.sizes import counted
-from convc.frontends.onnx.survey import functions_of
+from convc.frontends.onnx.survey import functions_of, is_known, kind_of
 from convc.frontends.onnx.symbolic import LARGEST, MAX_TERMS, is_symbolic, settled
 from convc.frontends.onnx.tensors import MAX_RANK, NARROW, Stored, name_of
 from ir.dims import Sym
@@ -217,6 +217,7 @@ class Importer:
                 raise NodeError(f"it reads '{name}', which no node before it defines")
             operands.append(scope.values[name] if name else None)
             if name and operands[-1] is None:
+                self._check_known(node)
                 return None
         if any(name and name in scope.values for name in node.output):
             taken = next(name for name in node.output if name in scope.values)
@@ -234,11 +235,16 @@ class Importer:
             call = Call(
                 self.b, node, tuple(operands), attributes, scope.opsets.get(domain, 0), self
             )
-            made = self._made(call, domain, scope)
+            made = self._made(call, scope)
         return self._bound(node, made, operands, scope)
 
-    def _made(self, call: Call, domain: str, scope: Scope) -> Sequence[Result]:
-        kind = f"{domain}.{call.node.op_type}" if domain else call.node.op_type
+    def _check_known(self, node: NodeProto) -> None:
+        """NodeError for an operator that cannot be imported whatever its operands are."""
+        if not is_known(kind_of(node)) and (node.domain, node.op_type) not in self.functions:
+            raise NodeError(NO_OPERATOR)
+
+    def _made(self, call: Call, scope: Scope) -> Sequence[Result]:
+        kind = kind_of(call.node)
         if kind in CONTROL:
             return CONTROL[kind](self, call, scope)
         return results(kind, call)
@@ -339,8 +345,7 @@ class Importer:
         types = f"{', '.join(described(operand) for operand in operands):.600}"
         listed = f"{Attributes(node, scope.given)!s:.600}"
         name = node.name or (node.output[0] if node.output else "")
-        domain = f"{node.domain}." if node.domain not in STANDARD else ""
-        what = f"{domain}{node.op_type}"
+        what = kind_of(node)
         line = f"node '{name!s:.200}': {what}({types})"
         reason = reason if len(reason) <= 600 else f"{reason[:200]} … {reason[-400:]}"
         self.problems.append((what, f"{line}{f' with {listed}' if listed else ''}: {reason}"))

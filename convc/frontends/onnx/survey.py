@@ -51,8 +51,17 @@ def unknown_operators(model: ModelProto) -> list[str]:
     functions = {(f.domain, f.name) for f in model.functions}
     unknown: dict[str, None] = {}
     for node in nodes_in(model.graph, *model.functions):
-        kind = node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
-        known = kind in OPERATORS or kind in FOLDS or kind in CONTROL
-        if not known and (node.domain, node.op_type) not in functions:
+        kind = kind_of(node)
+        if not is_known(kind) and (node.domain, node.op_type) not in functions:
             unknown[kind] = None
     return list(unknown)
+
+
+def kind_of(node: NodeProto) -> str:
+    """The operator, with its domain where that is not ONNX's own."""
+    return node.op_type if node.domain in STANDARD else f"{node.domain}.{node.op_type}"
+
+
+def is_known(kind: str) -> bool:
+    """Whether an operator, of some operands at least, can be imported."""
+    return kind in OPERATORS or kind in FOLDS or kind in CONTROL

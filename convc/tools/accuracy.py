@@ -47,7 +47,7 @@ def accuracy(result: Array, reference: Array, bound: float) -> Accuracy:
         expected = reference.astype(result.dtype)
     finite = np.isfinite(expected)
     alike = np.array_equal(result[~finite], expected[~finite], equal_nan=bool((~finite).any()))
-    allowed = bound + (np.finfo(result.dtype).tiny if result.dtype.kind == "f" else 0.0)
+    allowed = bound + (float(np.finfo(result.dtype).tiny) if result.dtype.kind == "f" else 0.0)
     largest = peak(reference[finite])
     if not (alike and np.isfinite(result[finite]).all()):
         return Accuracy(error=np.inf, allowed=float(allowed), relative=np.inf, note=ELSEWHERE)

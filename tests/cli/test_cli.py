@@ -50,13 +50,17 @@ def test_python_m_convc_is_the_same_command():
 
 
 def test_an_interrupt_during_the_imports_ends_the_command_quietly():
+    """Python loses one that comes in a callback, saying so: then there is another."""
     command = [sys.executable, "-X", "importtime", "-m", "convc", "doctor"]
-    with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
-        for line in process.stderr:  # what has been imported, one by one
-            if line.endswith(" argparse\n"):
-                break
-        process.send_signal(signal.SIGINT)
-        said = process.stderr.read()
+    for _ in range(3):
+        with subprocess.Popen(command, cwd=ROOT, stderr=subprocess.PIPE, text=True) as process:
+            for line in process.stderr:  # what has been imported, one by one
+                if line.endswith(" argparse\n"):
+                    break
+            process.send_signal(signal.SIGINT)
+            said = process.stderr.read()
+        if process.returncode:
+            break
     assert process.returncode == 130
     assert "Traceback" not in said
 

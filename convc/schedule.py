@@ -43,14 +43,14 @@ class Nest:
     """``axes``: extents (or consecutive ranges) of the free axes, outermost loop first.
 
     ``reductions``: boxes of reduction axes, run one after the other into one accumulator that
-    starts at ``init`` (0 for a sum, and only for a sum); without any,
-    ``store`` alone is the work. ``update(point, accumulator)`` gives the new accumulator,
-    ``store(point, result)`` the element and the value to write.
+    starts at ``init`` (0 for a sum, and only for a sum); without any, it is the result.
+    ``update(point, accumulator)`` gives the new accumulator, ``finish(point, accumulator)`` the
+    result, ``store(point, result)`` the element and the value to write.
     ``guards(point)`` gives (index, extent) pairs outside of which the update is skipped.
     ``across`` names a tiled axis along which the results are contiguous, where the vector axis is
     not: the tile is transposed in registers, and ``store`` is asked for vectors along that axis.
     ``kept(point)`` says which of the vector axis to store. ``pooled`` names tiled axes, each whole
-    in a tile, and what makes one result of those along them. ``finish`` is applied before either.
+    in a tile, and what makes one result of those along them.
     ``ahead`` names a reduction axis, and appends to each step along it what prefetches the
     operands of later ones; the point is where the tile and the reduction are.
     """
@@ -62,9 +62,9 @@ class Nest:
     reductions: tuple[Mapping[str, range], ...] = ()
     init: float = 0.0
     guards: Callable[[Point], Sequence[tuple[Affine, int]]] = field(default=lambda point: ())
+    finish: Callable[[Point, Expr], Expr] = field(default=lambda point, value: value)
     across: str | None = None
     pooled: tuple[tuple[str, ...], Callable[[KernelBuilder, Sequence[Expr]], Expr]] | None = None
-    finish: Callable[[Point, Expr], Expr] = field(default=lambda point, value: value)
     kept: Callable[[Point], Sequence[tuple[Affine, int]]] = field(default=lambda point: ())
     ahead: tuple[str, Callable[[KernelBuilder, Point], None]] | None = None
 
@@ -147,9 +147,9 @@ def _body(tile: _Tile) -> None:
     """One register tile: start the accumulators, run the reductions, store."""
     k, nest = tile.k, tile.nest
     start = k.constant(nest.init, nest.dtype)
-    if not nest.reductions and not nest.across:
+    if not (nest.reductions or nest.across or nest.pooled):
         for point, _ in tile.sweep():
-            k.store(*nest.store(point, start))
+            k.store(*nest.store(point, nest.finish(point, start)))
         return
     accumulator = tile.accumulator()
     for _, offsets in tile.sweep():
@@ -163,7 +163,7 @@ def _body(tile: _Tile) -> None:
         _store_pooled(tile, accumulator, *nest.pooled)
         return
     for point, offsets in tile.sweep():
-        k.store(*nest.store(point, accumulator[offsets or (0,)]))
+        k.store(*nest.store(point, nest.finish(point, accumulator[offsets or (0,)])))
 
 
 def _store_pooled(

@@ -105,6 +105,17 @@ def test_direct_pools_groups_strides_and_dilations() -> None:
     check(model.graph, model)
 
 
+def test_without_channels_there_is_the_bias() -> None:
+    b = ir.Builder("none")
+    y = b.conv(b.input("x", "f32[1, 0, 8, 8]"), b.weight("w", np.zeros((16, 0, 3, 3), np.float32)),
+               pad=1, name="conv")  # fmt: skip
+    y = b.relu(b.bias(y, b.weight("b", np.arange(16, dtype=np.float32) - 3)))
+    b.output("y", b.softmax(b.max_pool(y, 2), 1))
+    model = compiled(b.build(), "direct")
+    assert sweeps(model) == 0
+    check(model.graph, model)
+
+
 def test_a_window_that_no_register_tile_holds_is_pooled_apart() -> None:
     graph = network((12, 13), 3, lambda b, y: b.max_pool(y, 6))
     model = compiled(graph, "direct")

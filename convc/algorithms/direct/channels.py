@@ -142,62 +142,60 @@ def _nest(
     lines: Lines,
     tile: RegisterTile,
 ) -> Nest:
-    y, last, window = output.y, f"q{len(lines) - 1}", output.window(len(lines))
+    window, rank = output.window(len(lines)), len(lines)
     counts = [line.count // wide for line, wide in zip(lines, window, strict=True)]
 
-    def pixel(p: Point) -> list[Affine]:
-        """Where in the image, which may be pooled, the point is."""
+    def cell(p: Point) -> list[Affine]:
+        """The output position, a cell of a window where it is pooled."""
+        own = [p[f"q{a}"] for a in range(rank)]
         if not output.pool:
-            return [p[f"q{a}"] for a in range(len(lines))]
-        return [p[f"q{a}"] * wide + p[f"u{a}"] for a, wide in enumerate(window)]
+            return own
+        return [q * wide + p[f"u{a}"] for a, (q, wide) in enumerate(zip(own, window, strict=True))]
 
-    def out_index(p: Point, at: Sequence[Affine]) -> tuple[Affine, ...]:
+    def index(p: Point, at: Sequence[Affine]) -> tuple[Affine, ...]:
         block = p["g"] * channels.out_blocks + p["o"]
         return (p["n"], block, *(line.out_at(q) for line, q in zip(lines, at, strict=True)), p["v"])
 
-    def finish(p: Point, value: Expr) -> Expr:
-        return output.finish(value, out_index(p, pixel(p)))
-
-    def store(p: Point, value: Expr) -> tuple[Load, Expr]:
-        return y[out_index(p, [p[f"q{a}"] for a in range(len(lines))])], value
-
     def update(p: Point, acc: Expr) -> Expr:
         inner = p["g"] * (channels.inner // channels.block) + p["b"]
-        taps = [p[f"m{a}"] for a in range(len(lines))]
-        at = (line.in_at(q, m) for line, q, m in zip(lines, pixel(p), taps, strict=True))
+        taps = [p[f"m{a}"] for a in range(rank)]
+        at = (line.in_at(q, m) for line, q, m in zip(lines, cell(p), taps, strict=True))
         where = (line.weight_at(m) for line, m in zip(lines, taps, strict=True))
         block = p["g"] * channels.out_blocks + p["o"]
         return fma(x[(p["n"], inner, *at, p["i"])], w[(block, p["b"], *where, p["i"], p["v"])], acc)
 
     axes = {"n": x.shape[0], "g": channels.groups, "o": channels.out_blocks}
     axes |= {f"q{a}": count for a, count in enumerate(counts)}
-    if output.pool:
-        axes |= {f"u{a}": wide for a, wide in enumerate(window)}
+    cells = {f"u{a}": wide for a, wide in enumerate(window)} if output.pool else {}
     nest = Nest(
         x.buffer.dtype,
-        axes | {"v": channels.lanes},
-        lambda p, acc: store(p, finish(p, acc)),
+        axes | cells | {"v": channels.lanes},
+        lambda p, value: (output.y[index(p, [p[f"q{a}"] for a in range(rank)])], value),
         update,
         _boxes(channels, [line.taps for line in lines]),
+        finish=lambda p, acc: output.finish(acc, index(p, cell(p))),
+        pooled=(tuple(cells), output.pooled) if cells else None,
         ahead=_ahead(w, channels, lines, counts, tile) if channels.block > 1 else None,
     )
-    if output.pool:
-        cells = tuple(f"u{a}" for a in range(len(lines)))
-        return replace(nest, store=store, finish=finish, pooled=(cells, output.pooled))
-    if y.layout.block > 1:
-        return nest
+    return nest if output.y.layout.block > 1 else _across(nest, output.y, channels, lines)
+
+
+def _across(nest: Nest, y: Image, channels: Channels, lines: Lines) -> Nest:
+    """The nest with a plain result, of whose last axis vectors are stored."""
 
     def channel(p: Point) -> Affine:
         return p["o"] * channels.lanes + p["v"]
 
-    def store_plain(p: Point, value: Expr) -> tuple[Load, Expr]:
+    def store(p: Point, value: Expr) -> tuple[Load, Expr]:
         at = (line.out_at(p[f"q{a}"]) for a, line in enumerate(lines))
         return y[(p["n"], p["g"] * channels.out + channel(p), *at, 0)], value
 
-    def kept(p: Point) -> list[tuple[Affine, int]]:
-        return [(channel(p), channels.out)]
-
-    return replace(nest, store=store_plain, across=last, finish=finish, kept=kept)
+    return replace(
+        nest,
+        store=store,
+        across=f"q{len(lines) - 1}",
+        kept=lambda p: [(channel(p), channels.out)],
+    )
 
 
 def _ahead(

@@ -63,5 +63,5 @@ def _over(step: Step, over: Over, kernels: dict[tuple[int, Over], Kernel]) -> St
     lies_in = {result: step.slots[operand] for operand, result in over}
     left = [place for place in range(len(step.slots)) if place not in dict(over)]
     slots = tuple(lies_in.get(place, step.slots[place]) for place in left)
-    both = tuple((left.index(result), left.index(result)) for result in lies_in)
-    return replace(step, kernel=kernels[key], slots=slots, over=both)
+    return replace(step, kernel=kernels[key], slots=slots, over=(),
+                   overwrites=tuple(map(left.index, lies_in)))  # fmt: skip

@@ -164,9 +164,9 @@ def check_values(graph: ir.Graph) -> None:
     """
     for name, type in graph.types.items():
         need = prod(type.static_shape) * type.dtype.itemsize
-        if need > _memory():
+        if need > total_bytes():
             raise CapacityError(f"the value {name!r} is {type}, {need / 2**30:.1f} GiB, and this "
-                                f"machine has {_memory() / 2**30:.1f} GiB")  # fmt: skip
+                                f"machine has {total_bytes() / 2**30:.1f} GiB")  # fmt: skip
 
 
 def slot_bytes(slot: Slot) -> int:
@@ -268,7 +268,7 @@ def check_capacity(plan: Plan, threads: int) -> None:
     need = sum(part.constant_bytes + part.given_bytes + max(part.arena_bytes, part.passing_bytes)
                for part in plan.parts)  # fmt: skip
     need += plan.kept_bytes(threads) - plan.resident_bytes
-    have = _memory()
+    have = total_bytes()
     if need > have:
         largest = max(plan.program.slots, key=slot_bytes)
         raise CapacityError(
@@ -277,5 +277,6 @@ def check_capacity(plan: Plan, threads: int) -> None:
         )
 
 
-def _memory() -> int:
+def total_bytes() -> int:
+    """The memory of this machine."""
     return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")

@@ -38,7 +38,8 @@ class Step:
     """One kernel launch. ``node`` names the graph node it serves, ``work`` its seconds, roughly.
 
     ``over``: pairs of an operand and a result, by their places among the slots, of which the one
-    may be written over the other; where both are in the same place, it is.
+    may be written over the other; ``overwrites``: the places where a plan has it so, and there is
+    one slot for both.
     """
 
     kernel: Kernel
@@ -47,6 +48,7 @@ class Step:
     algorithm: str
     work: float = 0.0
     over: tuple[tuple[int, int], ...] = ()
+    overwrites: tuple[int, ...] = ()
 
     @property
     def parallel(self) -> bool:
@@ -55,9 +57,8 @@ class Step:
 
     @property
     def reads(self) -> tuple[int, ...]:
-        over = {operand for operand, result in self.over if operand == result}
         pairs = enumerate(zip(self.kernel.params, self.slots, strict=True))
-        return tuple(slot for at, (param, slot) in pairs if at in over or not param.writable)
+        return tuple(s for at, (param, s) in pairs if at in self.overwrites or not param.writable)
 
     @property
     def writes(self) -> tuple[int, ...]:

@@ -137,7 +137,7 @@ def test_what_no_machine_can_hold_is_not_what_is_kept(monkeypatch: pytest.Monkey
     graph = batch()
     least = needed(graph, threads=1)
     with monkeypatch.context() as patch:
-        patch.setattr("convc.plan._memory", lambda: 2 * least)
+        patch.setattr("convc.plan.total_bytes", lambda: 2 * least)
         with pytest.raises(convc.CapacityError, match="the plan needs"):
             convc.compile(graph, threads=1)
         assert convc.compile(graph, threads=1, memory=least).stages().plan.images is not None

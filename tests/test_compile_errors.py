@@ -142,7 +142,7 @@ def test_what_no_machine_can_hold_is_refused_before_it_is_made(graph: ir.Graph) 
 
 def test_what_does_not_fit_together_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """Values that fit one by one."""
-    monkeypatch.setattr("convc.plan._memory", lambda: 4000)
+    monkeypatch.setattr("convc.plan.total_bytes", lambda: 4000)
     with pytest.raises(convc.CapacityError, match=r"the plan needs .* the largest value is"):
         product = one_op(lambda b, x: b.sum(b.matmul(b.exp(x), x), 0), "f32[30, 30]")
         convc.compile(product)

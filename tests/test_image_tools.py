@@ -205,12 +205,12 @@ def test_a_plan_counts_the_arena_of_every_thread(monkeypatch: pytest.MonkeyPatch
         part.constant_bytes + part.given_bytes + max(part.arena_bytes, part.passing_bytes)
         for part in alone.parts
     )
-    monkeypatch.setattr("convc.plan._memory", lambda: need)
+    monkeypatch.setattr("convc.plan.total_bytes", lambda: need)
     assert planned(graph, ()).kept_bytes(1) == alone.kept_bytes(1)
     options = Options(4, "fast", (), target_named(), ())
     with pytest.raises(convc.CapacityError, match="the plan needs"):
         stages(graph, options)
-    monkeypatch.setattr("convc.plan._memory", lambda: need + 3 * alone.parts[0].arena_bytes)
+    monkeypatch.setattr("convc.plan.total_bytes", lambda: need + 3 * alone.parts[0].arena_bytes)
     assert stages(graph, options).plan.kept_bytes(4) > alone.kept_bytes(1)
 
 

@@ -88,5 +88,5 @@ def test_what_is_written_over_is_moved_twice() -> None:
     b = ir.Builder("over")
     b.output("y", b.softmax(b.exp(b.tanh(b.input("x", "f32[32, 64]"))), 1))
     steps = convc.compile(b.build(), 1, passes=()).stages().plan.steps
-    (step,) = (step for step in steps if step.over)
+    (step,) = (step for step in steps if step.overwrites)
     assert moved_bytes(step) == 2 * touched_bytes(step.kernel) == 2 * 32 * 64 * 4

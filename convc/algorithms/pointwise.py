@@ -108,7 +108,7 @@ class _Loop:
                 operands.append(Position(places.at(at)))
             dtype = types[args[0]] if args else self.site.dtype
             value = body(self.site.name, op, dtype, operands)
-            if len(self.program.steps) > 1 or len(results) > 1:
+            if len(self.program.steps) > 1 or len(results) > 1:  # else it is computed once anyway
                 kept = self.k.local("t", self.site.dtype, (self.site.lanes,))
                 self.k.store(kept[lane], value)
                 value = kept[lane]

@@ -40,7 +40,7 @@ KEYWORDS = frozenset(  # of C and C++, and the type that a header uses
     public register reinterpret_cast requires restrict return short signed sizeof static
     static_assert static_cast struct switch template this thread_local throw true try typedef
     typeid typename typeof typeof_unqual union unsigned using virtual void volatile wchar_t
-    while xor xor_eq""".split()  # noqa: SIM905
+    while xor xor_eq""".split()  # noqa: SIM905, a list would be a page
 )
 
 

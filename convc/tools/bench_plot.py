@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,7 @@ def _number(axes: Any, shown: Sequence[Result]) -> None:
         return min(nearest, 8.5 * scale)  # more is of no use
 
     for number, point in enumerate(points, 1):
-        away = max(AWAY, key=lambda away, point=point: room(point, away))  # type: ignore[misc]
+        away = max(AWAY, key=partial(room, point))
         taken.append(beside(point, away))
         axes.annotate(str(number), point, xytext=away, textcoords="offset points", fontsize=8,
                       ha="center", va="center", color=OURS_COLOUR, zorder=4)  # fmt: skip

@@ -18,6 +18,7 @@ import ir
 from convc import settings
 from convc.backend.objects import objects
 from convc.backend.target import REQUIRED, available, host_features, target_named
+from convc.plan import total_bytes
 from convc.plugins import plug_ins
 from convc.tools import arguments, memory
 from convc.tools.accuracy import random_inputs
@@ -174,7 +175,7 @@ def _or_problem(get: Callable[[], int]) -> int | str:
 def _memory() -> Facts:
     limit = memory.limit_bytes()
     return {
-        "of the machine": nbytes(memory.total_bytes()),
+        "of the machine": nbytes(total_bytes()),
         "available": nbytes(memory.available_bytes()),
         "limit by control group": "none" if limit is None else nbytes(limit),
     }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable
 from math import prod
 from pathlib import Path
 
 import ir
 from convc.images import Piece
+from convc.plan import total_bytes
 
 EVALUATING = 2.0
 """What an op of the interpreter has beside its operands, in units of these and its results."""
@@ -41,11 +41,6 @@ def _most(graph: ir.Graph, times: Callable[[ir.Node], float]) -> int:
         alive += sum(sizes[name] for name in node.outputs)
         alive -= sum(sizes[n] for n in ir.dead_after(graph, node) if n not in graph.weights)
     return most
-
-
-def total_bytes() -> int:
-    """Of the machine."""
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def limit_bytes() -> int | None:

@@ -16,11 +16,9 @@ Span = tuple[int, int]
 
 def moved_bytes(step: Step) -> int:
     """``touched_bytes`` of a step, what it reads and writes over twice."""
-    params = step.kernel.params
-    over = [params[operand] for operand, result in step.over if operand == result]
-    return touched_bytes(step.kernel) + sum(
-        param.size * ir.DType(param.dtype).itemsize for param in over
-    )
+    over = (step.kernel.params[place] for place in step.overwrites)
+    again = sum(param.size * ir.DType(param.dtype).itemsize for param in over)
+    return touched_bytes(step.kernel) + again
 
 
 def touched_bytes(kernel: Kernel) -> int:
